@@ -1,0 +1,163 @@
+"""Every error that this package raises, in one tree.
+
+::
+
+    ServicesError
+    ├── ConfigError              the configuration file, environment or arguments are wrong
+    ├── PlanError                the tree of services cannot be run as written
+    ├── StartFailed              a service did not become ready
+    │   └── StartTimeout             … within its `start_within`
+    ├── RestartLimitExceeded     a supervisor gave up on its children
+    ├── StopFailed               services failed while they were being stopped
+    ├── StopOverdue              a service is still there after its deadline
+    ├── TimedOut                 a piece of work took longer than its time-out
+    ├── QueueFull                the queue has no room and does not wait for any
+    └── QueueClosed              the queue accepts no more items
+
+Data is on attributes; the message names the culprit and, where there is one, the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+
+class ServicesError(Exception):
+    """The root of every error of this package."""
+
+
+class ConfigError(ServicesError):
+    """The configuration is wrong; nothing was started.
+
+    `problems` holds one line for each thing to mend: ``file:key: what is wrong``.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class PlanError(ServicesError):
+    """The tree of services cannot be run as written; nothing was started."""
+
+
+class StartFailed(ServicesError):
+    """A service ended before it said that it was ready."""
+
+    def __init__(self, service: str, message: str) -> None:
+        super().__init__(message)
+        self.service = service
+
+
+class StartTimeout(StartFailed):
+    """A service was not ready within its `start_within` seconds."""
+
+    def __init__(self, service: str, start_within: float) -> None:
+        super().__init__(
+            service,
+            f"{service} was not ready within {start_within:g} s: "
+            "call task_status.started(), or raise its start_within",
+        )
+        self.start_within = start_within
+
+
+@attrs.frozen
+class Failure:
+    """What is remembered of a failure: a summary, never the exception with its frames.
+
+    `at` is seconds on Trio's clock; `where` is ``file:line in function``.
+    """
+
+    service: str
+    type: str
+    message: str
+    where: str
+    at: float
+
+    def __str__(self) -> str:
+        place = f" ({self.where})" if self.where else ""
+        # Whatever the message holds, its further lines cannot be taken for lines of their own.
+        message = self.message.replace("\n", "\n      ")
+        return f"{self.service}: {self.type}: {message}{place}"
+
+
+class RestartLimitExceeded(ServicesError):
+    """A supervisor's children failed more often than it may restart them.
+
+    `failures` are the last ones, oldest first; `str()` tells the story in a few lines.
+    """
+
+    def __init__(self, supervisor: str, reason: str, failures: Sequence[Failure]) -> None:
+        super().__init__(supervisor, reason, failures)
+        self.supervisor = supervisor
+        self.reason = reason
+        self.failures = tuple(failures)
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.supervisor} gave up: {self.reason}", *_story(self.failures)])
+
+
+class StopFailed(ServicesError):
+    """Services failed while they were being stopped; the others were stopped all the same."""
+
+    def __init__(self, supervisor: str, failures: Sequence[Failure]) -> None:
+        super().__init__(supervisor, failures)
+        self.supervisor = supervisor
+        self.failures = tuple(failures)
+
+    def __str__(self) -> str:
+        head = f"{self.supervisor} stopped, but {len(self.failures)} of its services failed at it:"
+        return "\n".join([head, *_story(self.failures)])
+
+
+class StopOverdue(ServicesError):
+    """A service ignored its cancellation and is still there past its deadline.
+
+    `stack` is where its tasks stand, innermost line last.
+    """
+
+    def __init__(self, service: str, overdue: float, stack: str) -> None:
+        super().__init__(f"{service} is still there {overdue:.1f} s past its stop deadline")
+        self.service = service
+        self.overdue = overdue
+        self.stack = stack
+
+
+class TimedOut(ServicesError):
+    """A piece of work took longer than its time-out of `seconds` and was cancelled."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"not done within its time-out of {seconds:g} s")
+        self.seconds = seconds
+
+
+class QueueFull(ServicesError):
+    """The queue has no room; wait with `put`, or slow the producer down."""
+
+    def __init__(self, queue: str, capacity: float) -> None:
+        super().__init__(f"queue {queue} is full ({capacity:g} items waiting)")
+        self.queue = queue
+
+
+class QueueClosed(ServicesError):
+    """The queue was closed and accepts no more items."""
+
+    def __init__(self, queue: str) -> None:
+        super().__init__(f"queue {queue} is closed: it accepts no more items")
+        self.queue = queue
+
+
+def _story(failures: Sequence[Failure], shown: int = 6) -> list[str]:
+    """The last failures as lines, each alike run folded into one with its count."""
+    lines: list[tuple[str, int]] = []
+    for failure in failures:
+        text = str(failure)
+        if lines and lines[-1][0] == text:
+            lines[-1] = (text, lines[-1][1] + 1)
+        else:
+            lines.append((text, 1))
+    return [
+        f"  {text}" + (f" ({count} times)" if count > 1 else "") for text, count in lines[-shown:]
+    ]

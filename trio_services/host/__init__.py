@@ -1,0 +1,9 @@
+"""The host: composes a tree of services into an application, and runs it."""
+
+from ._host import (
+    Companion as Companion,
+    Host as Host,
+    open_host as open_host,
+    serve as serve,
+)
+from ._run import HostSettings as HostSettings, run as run

@@ -1,0 +1,85 @@
+"""The end of a process that does not stop in time, whatever it is doing."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import socket
+import sys
+import threading
+from typing import Self
+
+from ._host import Host
+
+GUARD_AFTER = 2.0
+"""Seconds past the stop budget after which the process has ended."""
+
+_STOP_OVERDUE = 3
+# The thread goes first, because it can name the services; the watchdog is for when it cannot run.
+_AHEAD = 0.5
+
+
+class Guard:
+    """Ends the process when a stop takes too long, even if the event loop does not turn.
+
+    A thread does it that waits on a socket, so that it can be told from a signal handler. Should
+    something hold the interpreter lock, so that no thread runs, the watchdog of `faulthandler`
+    ends the process a moment later: it needs no lock, but cannot choose the exit status (1).
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._armed = False
+        self._status = _STOP_OVERDUE
+        self._within = 0.0
+        self._told, self._teller = socket.socketpair()
+        self._thread = threading.Thread(target=self._watch, name="stop guard", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        faulthandler.cancel_dump_traceback_later()
+        self._teller.close()
+        self._thread.join()
+        self._told.close()
+
+    def arm(self) -> None:
+        """A stop has begun, and has its budget; safe in a signal handler."""
+        if not self._armed:
+            self._set(self._host.stop_within)
+
+    def hurry(self, status: int) -> None:
+        """Everything was cancelled, and should end at once; safe in a signal handler."""
+        self._status = status
+        self._set(0.0)
+
+    def _set(self, within: float) -> None:
+        self._armed = True
+        self._within = within + GUARD_AFTER
+        if sys.__stderr__ is not None:
+            faulthandler.dump_traceback_later(self._within, exit=True, file=sys.__stderr__)
+        self._teller.send(b"!")
+
+    def _watch(self) -> None:
+        while True:
+            try:
+                if not self._told.recv(1):
+                    return  # the process ends by itself
+            except TimeoutError:
+                self._end()
+            self._told.settimeout(max(0.0, self._within - _AHEAD))
+
+    def _end(self) -> None:
+        blamed = "".join(
+            f"  {life.name} is {life.state.replace('_', ' ')}\n" for life in self._host.unended()
+        )
+        if sys.__stderr__ is not None:
+            sys.__stderr__.write(
+                f"{self._host.name} has not stopped in time, and is ended now. "
+                f"Still there:\n{blamed}"
+            )
+            sys.__stderr__.flush()
+            faulthandler.dump_traceback(file=sys.__stderr__, all_threads=True)
+        os._exit(self._status)

@@ -1,0 +1,150 @@
+"""A tree of services as an application, inside any Trio program."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from ..lifecycle import Bus, Lifetime, State
+from ..service import AnyService
+from ..supervision import STOP_WITHIN, Child, Supervisor, Tree, check_budget
+from ..telemetry import EventLog
+
+Companion = Callable[["Host"], Child]
+"""Makes a service that needs the host itself: it starts before all others and stops after them."""
+
+
+class Host:
+    """The handle of a running application.
+
+    Attributes:
+        name: that of its tree.
+        bus: where the events of all its services are published.
+        stop_within: seconds that a stop may take.
+    """
+
+    def __init__(
+        self, tree: AnyService, stop_within: float, companions: Sequence[Companion] = ()
+    ) -> None:
+        root = tree if isinstance(tree, Supervisor) else Supervisor("app", [Child(tree)])
+        if companions:
+            first = [make(self) for make in companions]
+            names = [child.name for child in first]
+            rest = [attrs.evolve(child, after=(*child.after, *names)) for child in root.children]
+            root = attrs.evolve(root, children=(*first, *rest))
+        check_budget(root.name, root.worst_stop, stop_within)
+        self.name = root.name
+        self.bus = Bus()
+        self.stop_within = stop_within
+        self._root = root
+        self._tree: Tree | None = None
+
+    def __repr__(self) -> str:
+        return f"<Host {self.name}>"
+
+    def request_stop(self) -> None:
+        """Stop all services in order; asking again changes nothing."""
+        if self._tree is not None:
+            self._tree.request_stop()
+
+    def cancel(self) -> None:
+        """Cancel all services at once, whatever they have in hand."""
+        if self._tree is not None:
+            self._tree.cancel()
+
+    async def wait_ended(self) -> None:
+        """Return when every service has ended for good."""
+        if self._tree is None:
+            raise RuntimeError(f"{self.name} was not opened")
+        await self._tree.wait_ended()
+
+    @property
+    def ready(self) -> bool:
+        """Whether all services became ready, and no stop was requested since."""
+        return self._tree is not None and self._tree.ready
+
+    def unready(self) -> list[str]:
+        """Why the application is not ready, a line for each service; nothing when it is."""
+        if self._tree is None:
+            return [f"{self.name} is not started"]
+        root = self._tree.life
+        if root.stop_requested:
+            return [f"{self.name} is stopping"]
+        reasons = [
+            f"{life.name} is {life.state.replace('_', ' ')}"
+            + (f" after {life.failure.type}: {life.failure.message}" if life.failure else "")
+            for life in _leaves(root)
+            if life.critical and life.state not in (State.RUNNING, State.DONE)
+        ]
+        if not reasons and root.state not in (State.RUNNING, State.DONE):
+            reasons = [f"{self.name} is {root.state}"]
+        return reasons
+
+    def unended(self) -> list[Lifetime]:
+        """The services that are still there."""
+        if self._tree is None:
+            return []
+        return [life for life in _leaves(self._tree.life) if not life.state.ended]
+
+    @asynccontextmanager
+    async def open(self, *, open_ended: bool) -> AsyncGenerator[None, None]:
+        """Run the services inside this block; see `open_host`."""
+        self._tree = Tree(self._root, self.stop_within, self.bus, open_ended=open_ended)
+        with self.bus.listening(EventLog()):
+            async with self._tree.open():
+                yield
+
+
+def _leaves(life: Lifetime) -> Iterator[Lifetime]:
+    if life.children:
+        for child in life.children.values():
+            yield from _leaves(child)
+    else:
+        yield life
+
+
+@asynccontextmanager
+async def open_host(
+    tree: AnyService, *, stop_within: float = STOP_WITHIN, companions: Sequence[Companion] = ()
+) -> AsyncGenerator[Host, None]:
+    """Run an application inside this block: ready on entry, stopped on exit.
+
+    It installs no signal handlers and sets up no logging; what happens is logged through loguru.
+
+    Args:
+        tree: a supervisor, or a single service.
+        stop_within: seconds that the whole stop may take; ≥ what the tree needs at worst.
+        companions: make services that need the host itself.
+
+    Raises: see `open_supervisor`.
+
+    Cancellation: of the block, or of anything around it, stops the services in order.
+    """
+    host = Host(tree, stop_within, companions)
+    async with host.open(open_ended=True):
+        yield host
+
+
+async def serve(
+    tree: AnyService,
+    *,
+    stop_within: float = STOP_WITHIN,
+    companions: Sequence[Companion] = (),
+    task_status: trio.TaskStatus[Host] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run an application until all its services have ended; ``await nursery.start(serve, tree)``.
+
+    `task_status` gets the `Host` when all services are ready.
+
+    Args, Raises: see `open_host`.
+
+    Cancellation: stops the services in order, and returns when that is done.
+    """
+    host = Host(tree, stop_within, companions)
+    async with host.open(open_ended=False):
+        if host.ready:
+            task_status.started(host)
+        await host.wait_ended()

@@ -1,0 +1,148 @@
+"""An application as a process of its own: signals, logs, exit status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any, Self
+
+import attrs
+import trio
+from attrs import validators
+
+from ..errors import PlanError, RestartLimitExceeded, StopFailed
+from ..lifecycle import events
+from ..service import AnyService
+from ..supervision import STOP_WITHIN
+from ..telemetry import LogSettings, configure_logs, log_critical
+from ._guard import Guard
+from ._host import Companion, Host
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@attrs.frozen
+class HostSettings:
+    """How to run an application.
+
+    Args:
+        stop_within: seconds that a whole stop may take; ≥ 0.
+        log: how `run` sets up the logs.
+    """
+
+    stop_within: float = attrs.field(default=STOP_WITHIN, validator=validators.ge(0))
+    log: LogSettings = attrs.field(factory=LogSettings)
+
+
+def run(
+    tree: AnyService,
+    *,
+    config: HostSettings | None = None,
+    companions: Sequence[Companion] = (),
+) -> int:
+    """Run an application as this process: signals, logs, and an exit in time.
+
+    SIGINT and SIGTERM stop the services in order; a second one cancels them at once, a third
+    ends the process on the spot. When the services have not stopped 2 s after their budget, the
+    process is ended with the stacks of all threads and the names of those to blame.
+
+    Args:
+        tree: a supervisor, or a single service.
+        config: how to run it.
+        companions: make services that need the host itself.
+
+    Returns: 0, when all services ended or were stopped cleanly.
+
+    Raises:
+        SystemExit: with status 1 after a failure, 2 for a tree that cannot be run as written,
+            3 (without unwinding) when the stop was overdue, 130 or 143 after a second signal.
+    """
+    settings = config or HostSettings()
+    configure_logs(settings.log)
+    try:
+        host = Host(tree, settings.stop_within, companions)
+    except PlanError as error:
+        print(error, file=sys.stderr)  # noqa: T201 -- usage, before there is anything to log
+        sys.exit(2)
+    with Guard(host) as guard, _Signals(host, guard) as signals:
+        status = trio.run(_main, host, guard, signals)
+    status = signals.status or status
+    if status:
+        sys.exit(status)
+    return 0
+
+
+async def _main(host: Host, guard: Guard, signals: _Signals) -> int:
+    """Run the host, and turn how it ended into an exit status."""
+
+    def arm(event: events.Event) -> None:
+        # Whoever began the stop, a signal or a failure, it has to end in time.
+        if event.service == host.name and isinstance(
+            event, (events.ServiceStopping, events.SupervisorGaveUp)
+        ):
+            guard.arm()
+
+    try:
+        with host.bus.listening(arm):
+            signals.attach(trio.lowlevel.current_trio_token())
+            async with host.open(open_ended=False):
+                await host.wait_ended()
+    except SystemExit as request:
+        return request.code if isinstance(request.code, int) else int(request.code is not None)
+    except (RestartLimitExceeded, StopFailed) as error:
+        log_critical(str(error))
+        return 1
+    return 0
+
+
+class _Signals:
+    """The first SIGINT or SIGTERM stops, the second cancels, the third exits.
+
+    Attributes:
+        status: the exit status that a second signal asks for, or 0.
+    """
+
+    def __init__(self, host: Host, guard: Guard) -> None:
+        self.status = 0
+        self._host = host
+        self._guard = guard
+        self._count = 0
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._previous: dict[
+            signal.Signals, Callable[[int, FrameType | None], Any] | int | None
+        ] = {}
+
+    def attach(self, token: trio.lowlevel.TrioToken) -> None:
+        """From here on the event loop turns; a signal that came before is acted on now."""
+        self._token = token
+        if self._count:
+            self._act()
+
+    def __enter__(self) -> Self:
+        for number in _STOP_SIGNALS:
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, previous in self._previous.items():
+            signal.signal(number, previous)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        # Not through Trio's own receiver: the guard has to be armed even if the loop is blocked.
+        self._count += 1
+        if self._count == 1:
+            self._guard.arm()
+        elif self._count == 2:
+            self.status = 128 + number
+            self._guard.hurry(self.status)
+        else:
+            os._exit(128 + number)
+        self._act()
+
+    def _act(self) -> None:
+        if self._token is not None:
+            act = self._host.request_stop if self._count == 1 else self._host.cancel
+            self._token.run_sync_soon(act)

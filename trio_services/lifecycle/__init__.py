@@ -1,0 +1,27 @@
+"""The life of a service: its states, the events it publishes, and graceful cancellation."""
+
+from . import _events as events
+from ._bus import Bus as Bus, Listener as Listener, Subscription as Subscription
+from ._failure import leaves_of as leaves_of, summarize as summarize
+from ._grace import (
+    Lifetime as Lifetime,
+    current_service as current_service,
+    enter_service as enter_service,
+    graceful as graceful,
+)
+from ._state import TRANSITIONS as TRANSITIONS, State as State
+
+__all__ = [
+    "TRANSITIONS",
+    "Bus",
+    "Lifetime",
+    "Listener",
+    "State",
+    "Subscription",
+    "current_service",
+    "enter_service",
+    "events",
+    "graceful",
+    "leaves_of",
+    "summarize",
+]

@@ -1,0 +1,136 @@
+"""What happened, as frozen values: the only way in which facts flow upwards.
+
+Low rooms publish these and never log, count or know who watches. `at` is Trio's clock in
+seconds, so that virtual time is told truly; whoever writes an event down adds the wall clock.
+"""
+
+from __future__ import annotations
+
+import attrs
+import trio
+
+from ..errors import Failure
+
+
+@attrs.frozen
+class Event:
+    """Something happened to the service with this path, like ``inbox/watch``."""
+
+    service: str
+    at: float = attrs.field(factory=trio.current_time, kw_only=True)
+
+
+@attrs.frozen
+class ServiceStarting(Event):
+    """A service is entered; `attempt` counts its starts from 1."""
+
+    attempt: int
+
+
+@attrs.frozen
+class ServiceReady(Event):
+    """A service said that it is ready, `took` seconds after it was entered."""
+
+    took: float
+
+
+@attrs.frozen
+class ServiceReturned(Event):
+    """A service returned by itself, after running for `ran` seconds."""
+
+    ran: float
+
+
+@attrs.frozen
+class ServiceFailed(Event):
+    """A service raised, or was not ready in time.
+
+    `error` is for who wants its traceback now; keep `failure` instead, which holds no frames.
+    """
+
+    failure: Failure
+    error: BaseException = attrs.field(repr=False, eq=False)
+    stopping: bool = False
+
+
+@attrs.frozen
+class ServiceRestarting(Event):
+    """A service that returned or failed will be started again in `delay` seconds."""
+
+    delay: float
+    restart: int
+
+
+@attrs.frozen
+class ServiceStopping(Event):
+    """A service was told to stop, and has `within` seconds for what it has in hand."""
+
+    within: float
+
+
+@attrs.frozen
+class ServiceStopped(Event):
+    """A service that was told to stop has ended, `took` seconds after that."""
+
+    took: float
+
+
+@attrs.frozen
+class ServiceOverdue(Event):
+    """A service ignores its cancellation: it is still there `overdue` seconds past its deadline.
+
+    `stack` shows where each of its tasks stands.
+    """
+
+    overdue: float
+    stack: str = attrs.field(repr=False)
+
+
+@attrs.frozen
+class SupervisorGaveUp(Event):
+    """A supervisor stops its children and fails, because of these failures of theirs."""
+
+    reason: str
+    failures: tuple[Failure, ...]
+
+
+@attrs.frozen
+class JobRetrying(Event):
+    """A job failed and will be tried again in `delay` seconds."""
+
+    source: str
+    job: str
+    attempt: int
+    failure: Failure
+    delay: float
+
+
+@attrs.frozen
+class JobDead(Event):
+    """A job failed for good after `attempts` attempts; `item` is what it was about."""
+
+    source: str
+    job: str
+    attempts: int
+    failure: Failure
+    item: object = attrs.field(repr=False)
+    error: Exception = attrs.field(repr=False, eq=False)
+
+
+@attrs.frozen
+class DeadLetterKept(Event):
+    """An `on_dead` handler failed itself; its dead letter is kept in the queue's own list."""
+
+    source: str
+    job: str
+    failure: Failure
+    item: object = attrs.field(repr=False)
+    error: BaseException = attrs.field(repr=False, eq=False)
+
+
+@attrs.frozen
+class WorkEnded(Event):
+    """The last workers of a queue have ended; `accounts` say what became of its items."""
+
+    source: str
+    accounts: str

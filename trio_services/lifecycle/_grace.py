@@ -1,0 +1,226 @@
+"""Graceful cancellation: a stop that lets the unit of work in hand finish, up to a deadline.
+
+Theory. A stop has to cancel a service everywhere *but* inside the units of work which it marked
+with `graceful()`. Trio has no cancel scope that only some code is shielded from, so a region
+shields itself at the moment of the stop and not before: until then it is an ordinary part of its
+surroundings, whose time-outs apply to it. At a stop, `Lifetime.request_stop` first turns every
+region that is busy into a shielded scope with the stop's deadline, and then cancels the scope
+around the service. What is outside of a region sees that at once; what is inside sees its
+deadline, or nothing if it finishes before.
+
+Source: the discussion of graceful shutdown in python-trio/trio#147.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextvars import ContextVar
+from types import MappingProxyType, TracebackType
+from typing import Self
+
+import trio
+
+from ..errors import Failure
+from ._bus import Bus
+from ._events import Event
+from ._state import TRANSITIONS, State
+
+_NO_CHILDREN: Mapping[str, Lifetime] = MappingProxyType({})
+
+
+class Lifetime:
+    """One supervised service from the moment it is known until it has ended for good.
+
+    Args:
+        name: its path in the tree, like ``inbox/watch``.
+        bus: where it publishes.
+        critical: whether the application is not well without it.
+
+    Attributes:
+        state: what it is doing.
+        since: when it came into that state, in seconds on Trio's clock.
+        attempt: how often it was started.
+        failure: its last failure, if it had any.
+        stop_requested: whether it was told to stop.
+        deadline: when its time for stopping ends, in seconds on Trio's clock; infinite before.
+        progressed_at: when it last called `progress()`, in seconds on Trio's clock.
+        children: for a supervisor, the lifetimes below it by name.
+    """
+
+    __slots__ = (
+        "_stop_event",
+        "attempt",
+        "bus",
+        "children",
+        "critical",
+        "deadline",
+        "failure",
+        "name",
+        "progressed_at",
+        "regions",
+        "scope",
+        "since",
+        "state",
+        "stop_requested",
+        "task",
+    )
+
+    def __init__(self, name: str, bus: Bus, *, critical: bool = True) -> None:
+        self.name = name
+        self.bus = bus
+        self.critical = critical
+        self.state = State.WAITING
+        self.since = self.progressed_at = trio.current_time()
+        self.attempt = 0
+        self.failure: Failure | None = None
+        self.stop_requested = False
+        self.deadline = math.inf
+        self.children: Mapping[str, Lifetime] = _NO_CHILDREN
+        self.scope = trio.CancelScope()
+        self.regions: set[graceful] = set()
+        self.task: trio.lowlevel.Task | None = None
+        self._stop_event: trio.Event | None = None  # made when somebody waits; few do
+
+    def __repr__(self) -> str:
+        return f"<{self.name} {self.state}>"
+
+    # -- for the service ---------------------------------------------------------------
+
+    def progress(self) -> None:
+        """Say that the service is getting on with its work."""
+        self.progressed_at = trio.current_time()
+
+    async def wait_stop_requested(self) -> None:
+        """Return once the service was told to stop.
+
+        Cancellation: outside of a graceful region a stop cancels this as it does everything else.
+        """
+        if self._stop_event is None:
+            self._stop_event = trio.Event()
+            if self.stop_requested:
+                self._stop_event.set()
+        await self._stop_event.wait()
+
+    def publish(self, event: Event) -> None:
+        """Tell who listens."""
+        self.bus.publish(event)
+
+    # -- for its supervisor ------------------------------------------------------------
+
+    def enter(self, state: State) -> None:
+        """Go to another state, which must be one that may follow."""
+        if state not in TRANSITIONS[self.state]:
+            raise RuntimeError(f"{self.name} cannot go from {self.state} to {state}")
+        self.state = state
+        self.since = trio.current_time()
+
+    def request_stop(self, within: float) -> None:
+        """Cancel the service, but for its busy graceful regions, which have `within` seconds.
+
+        Asking again can only bring the deadline nearer.
+        """
+        self.deadline = min(self.deadline, trio.current_time() + within)
+        self.stop_requested = True
+        for region in self.regions:
+            region.protect(self.deadline)
+        if self._stop_event is not None:
+            self._stop_event.set()
+        self.scope.cancel()
+
+    def cancel(self) -> None:
+        """Cancel the service at once, its graceful regions included."""
+        self.request_stop(0)
+        for region in self.regions:
+            region.scope.cancel()
+
+
+_current: ContextVar[Lifetime] = ContextVar("trio_services.current_service")
+
+
+def current_service() -> Lifetime:
+    """The handle of the service in which the calling task runs.
+
+    Raises:
+        RuntimeError: the task does not belong to a supervised service.
+    """
+    try:
+        return _current.get()
+    except LookupError:
+        raise RuntimeError("this task does not run in a supervised service") from None
+
+
+def enter_service(lifetime: Lifetime) -> None:
+    """Make this task, and those that it will start, belong to a service."""
+    _current.set(lifetime)
+
+
+class graceful:  # noqa: N801 -- reads as an adverb: `with graceful():`
+    """Mark a unit of work that a stop lets finish within the service's `stop_within`.
+
+    ::
+
+        async for message in mailbox:
+            with graceful():
+                await store(message)
+
+    Entered after the deadline, it is cancelled at its first checkpoint. Regions nest, and work in
+    any task of the service; all obey the one deadline. Outside of a supervised service there is
+    nothing to be protected from, and it does nothing.
+
+    Cancellation: by everything around it until the service is told to stop; from then on by the
+    service's deadline, and by time-outs around it that end sooner.
+    """
+
+    __slots__ = ("_busy", "_latest", "_lifetime", "_protected", "scope")
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self._lifetime = _current.get(None)
+        self._latest = math.inf
+        self._busy = True
+        self._protected = False
+
+    def __enter__(self) -> Self:
+        # A shield hides the time-outs around it, so the nearest of them is carried inside.
+        self._latest = trio.current_effective_deadline()
+        self.scope.__enter__()
+        lifetime = self._lifetime
+        if lifetime is not None:
+            lifetime.regions.add(self)
+            if lifetime.stop_requested:
+                self._latest = math.inf  # what was seen above is the stop itself
+                self.protect(lifetime.deadline)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if self._lifetime is not None:
+            self._lifetime.regions.discard(self)
+        # Unshielded, the scope lets a cancellation by the deadline pass on to the scope of the
+        # service; else it would catch it, and the code after the region would go on as if the
+        # unit of work were done.
+        self.scope.shield = False
+        return bool(self.scope.__exit__(exc_type, exc, traceback))
+
+    def suspend(self) -> None:
+        """From here on there is nothing in hand: a stop cancels at once, as it does outside."""
+        self._busy = False
+        if self._protected:
+            self._protected = self.scope.shield = False
+
+    def resume(self) -> None:
+        """From here on a unit of work is in hand again."""
+        self._busy = True
+        if self._lifetime is not None and self._lifetime.stop_requested:
+            self.protect(self._lifetime.deadline)
+
+    def protect(self, deadline: float) -> None:
+        """Shield a busy region from all but a deadline, in seconds on Trio's clock."""
+        if self._busy:
+            self._protected = self.scope.shield = True
+            self.scope.deadline = min(deadline, self._latest)

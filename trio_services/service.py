@@ -1,0 +1,125 @@
+"""What a service is: a `Service`, a `@service` value, or any async callable."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from functools import partial, update_wrapper
+from typing import ParamSpec, cast
+
+import attrs
+import trio
+
+P = ParamSpec("P")
+
+
+class Service(ABC):
+    """Something that runs in the background; its docstring says what it is responsible for.
+
+    Resources are opened with `async with` inside `run`, and so are closed by it.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Do the work until there is no more of it, or until cancelled.
+
+        A service that has to get ready first takes ``task_status`` and calls its ``started()``::
+
+            async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+                async with connect() as self.connection:
+                    task_status.started()
+                    ...
+
+        Raises: whatever it likes; its supervisor decides what follows.
+
+        Cancellation: at a stop, at once, but for `with graceful():` regions.
+        """
+
+
+AnyService = Service | Callable[..., Service] | Callable[..., Awaitable[object]]
+"""A service, what makes a fresh one for each start, or an async callable as Trio starts them."""
+
+
+@attrs.frozen
+class ServiceCall(Service):
+    """A call of a `@service` function that is still to be made, at each start anew."""
+
+    function: Callable[..., Awaitable[object]]
+    args: tuple[object, ...]
+    kwargs: dict[str, object]
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return name_of(self.function)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Make the call."""
+        if takes_task_status(self.function):
+            await self.function(*self.args, **self.kwargs, task_status=task_status)
+        else:
+            task_status.started()
+            await self.function(*self.args, **self.kwargs)
+
+
+def service(function: Callable[P, Awaitable[object]]) -> Callable[P, ServiceCall]:
+    """Make an async function into a service: calling it makes a value and runs nothing.
+
+    ::
+
+        @service
+        async def hello(name: str) -> None:
+            async for tick in every(5.0):
+                print(f"hello {name} {tick.number}")
+
+        run(hello("world"))
+    """
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> ServiceCall:
+        return ServiceCall(function, args, kwargs)
+
+    return update_wrapper(call, function)
+
+
+def start(service: AnyService, task_status: trio.TaskStatus[None]) -> Awaitable[object]:
+    """What to await for one run of a service, from a fresh instance where there is a factory.
+
+    A service that does not take `task_status` is ready as soon as it is entered.
+    """
+    run = cast("Callable[..., object]", service.run if isinstance(service, Service) else service)
+    if takes_task_status(run):
+        made = run(task_status=task_status)
+    else:
+        made = run()
+        if isinstance(made, Service):
+            return start(made, task_status)
+        task_status.started()
+    if not isinstance(made, Awaitable):
+        raise TypeError(
+            f"{name_of(service)} returned {made!r}: a service is an async callable, a Service, "
+            "or what returns a Service"
+        )
+    return cast("Awaitable[object]", made)
+
+
+def takes_task_status(function: Callable[..., object]) -> bool:
+    """Whether a callable has a parameter `task_status`, as Trio's `nursery.start` asks for."""
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    if code is not None and not hasattr(function, "__wrapped__"):
+        # A tenth of the price of a signature, and all that thousands of children need.
+        return "task_status" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    try:
+        return "task_status" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some callables written in C have no signature
+        return False
+
+
+def name_of(service: object) -> str:
+    """The name that a service goes by when it is given none."""
+    if isinstance(service, partial):
+        return name_of(service.func)
+    name = getattr(service, "name", None) or getattr(service, "__name__", None)
+    return name if isinstance(name, str) else type(service).__name__

@@ -1,0 +1,398 @@
+"""A supervisor at work: one task for each child, and the books that they share.
+
+Theory. Every child has a task of its own, which waits for its turn, runs the service, and decides
+after each run whether and when to run it again. What concerns more than one child is synchronous
+code between two checkpoints: a child that becomes ready opens the way for those after it
+(`_pass`), one that has ended lets its dependencies stop (`_end`), and a supervisor that is told to
+stop, or gives up, tells those first that nobody comes after (`begin_stop`). So there are no locks,
+and nothing waits that need not.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from typing import TYPE_CHECKING, cast
+
+import attrs
+import trio
+
+from ..errors import (
+    Failure,
+    RestartLimitExceeded,
+    StartFailed,
+    StartTimeout,
+    StopFailed,
+)
+from ..lifecycle import Lifetime, State, enter_service, events, graceful, leaves_of, summarize
+from ..service import start
+from ._child import Child
+from ._plan import stop_within
+from ._restarts import Repetitions, Window
+from ._stack import stack_of
+
+if TYPE_CHECKING:
+    from ._supervisor import Supervisor
+
+OVERDUE_AFTER = 1.0
+"""Seconds past its deadline after which a service that is still there is reported."""
+
+_FAILURES_TOLD = 6
+
+
+@attrs.define(eq=False)
+class _Record:
+    """What changes about one child while it is supervised."""
+
+    child: Child
+    life: Lifetime
+    repetitions: Repetitions
+    waits_for: int  # how many of those that it comes after have not been ready yet
+    turn: trio.Event | None = None  # set when there are none left
+    dependencies: list[_Record] = attrs.Factory(list["_Record"])
+    dependents: list[_Record] = attrs.Factory(list["_Record"])
+    live_dependents: int = 0
+    passed: bool = False  # was ready once, or has ended: those after it may start
+    named: bool = False  # as overdue
+
+
+class _Readiness:
+    """The `task_status` of one run of a child."""
+
+    __slots__ = ("_ready", "_record", "_supervision", "scope")
+
+    def __init__(self, supervision: Supervision, record: _Record) -> None:
+        self._supervision = supervision
+        self._record = record
+        self.scope: trio.CancelScope | None = None
+        self._ready = False
+
+    def __bool__(self) -> bool:
+        return self._ready
+
+    def started(self, value: object = None) -> None:
+        """Say that the service is ready; `value` is for Trio's own services, and not kept."""
+        if self._ready:
+            raise RuntimeError(f"{self._record.life.name} called task_status.started() twice")
+        self._ready = True
+        if self.scope is not None:
+            self.scope.deadline = math.inf
+        self._supervision.became_ready(self._record)
+
+
+class Supervision:
+    """One run of a supervisor.
+
+    Args:
+        spec: the supervisor.
+        life: its own lifetime, in the supervisor above it or at the root.
+        open_ended: stay until told to stop, also when all children have ended.
+    """
+
+    def __init__(self, spec: Supervisor, life: Lifetime, *, open_ended: bool = False) -> None:
+        self._spec = spec
+        self._life = life
+        self._open_ended = open_ended
+        self._task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+        self._stopping = False
+        self._window = Window(spec.max_restarts)
+        self._failures: deque[Failure] = deque(maxlen=_FAILURES_TOLD)
+        self._stop_failures: list[Failure] = []
+        self._outcome: BaseException | None = None
+        self._overdue: list[tuple[float, int, _Record]] = []  # a heap of when, tie-breaker, who
+        self._sooner = trio.Event()  # set when the head of that heap is another one
+        # Without a deadline, because it watches over those that ignore theirs; see `_end`.
+        self._vigil = trio.CancelScope(shield=True)
+        self._records = {child.name: self._record(child) for child in spec.children}
+        for record in self._records.values():
+            for name in record.child.after:
+                dependency = self._records[name]
+                record.dependencies.append(dependency)
+                dependency.dependents.append(record)
+                dependency.live_dependents += 1
+        self._unready = self._live = len(self._records)
+        life.children = {name: record.life for name, record in self._records.items()}
+
+    def _record(self, child: Child) -> _Record:
+        life = Lifetime(f"{self._life.name}/{child.name}", self._life.bus, critical=child.critical)
+        repetitions = Repetitions(child.backoff or self._spec.backoff)
+        return _Record(child, life, repetitions, waits_for=len(child.after))
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Run the children until all have ended for good, or until a stop.
+
+        Raises: see `Supervisor.run`.
+
+        Cancellation: cancels every child at once, also in its graceful regions. A stop of this
+        supervisor's own lifetime stops them in order instead.
+        """
+        self._task_status = task_status
+        try:
+            # The children's stops are work that a stop of the supervisor has to let finish.
+            with graceful():
+                async with trio.open_nursery() as self._nursery:
+                    self._nursery.start_soon(self._attend)
+                    for record in self._records.values():
+                        self._nursery.start_soon(self._run_child, record, name=record.life.name)
+                    if not self._records:
+                        task_status.started()
+                        if not self._open_ended:
+                            self._nursery.cancel_scope.cancel()
+        finally:
+            # Also when it was cancelled: what failed is not lost.
+            if self._outcome is not None:
+                raise self._outcome
+            if self._stop_failures:
+                raise StopFailed(self._life.name, self._stop_failures)
+
+    # -- one child ---------------------------------------------------------------------
+
+    async def _run_child(self, record: _Record) -> None:
+        life = record.life
+        life.task = trio.lowlevel.current_task()
+        enter_service(life)
+        try:
+            with life.scope:
+                if record.waits_for:
+                    record.turn = trio.Event()
+                    await record.turn.wait()
+                while (delay := await self._run_once(record)) is not None:
+                    life.enter(State.BACKING_OFF)
+                    life.publish(events.ServiceRestarting(life.name, delay, life.attempt))
+                    await trio.sleep(delay)
+        finally:
+            self._end(record)
+
+    async def _run_once(self, record: _Record) -> float | None:
+        """One run of a child; returns the seconds until the next, or None: it was the last."""
+        life = record.life
+        life.attempt += 1
+        life.enter(State.STARTING)
+        life.publish(events.ServiceStarting(life.name, life.attempt))
+        readiness = _Readiness(self, record)
+        try:
+            running = start(record.child.service, readiness)
+            if readiness:
+                await running
+            else:
+                within = record.child.start_within or self._spec.start_within
+                with trio.move_on_after(within) as readiness.scope:
+                    await running
+                if readiness.scope.cancelled_caught:
+                    raise StartTimeout(life.name, within)
+                if not readiness and not life.stop_requested:
+                    raise StartFailed(life.name, "returned before task_status.started()")
+        except (
+            Exception,  # noqa: BLE001 -- what a failure means is decided in one place
+            BaseExceptionGroup,
+            KeyboardInterrupt,
+            SystemExit,
+        ) as raised:
+            return self._after_failure(record, raised)
+        return self._after_return(record)
+
+    def _after_return(self, record: _Record) -> float | None:
+        life = record.life
+        if life.stop_requested:
+            return None
+        life.publish(events.ServiceReturned(life.name, trio.current_time() - life.since))
+        if (record.child.restart or self._spec.restart) != "always":
+            life.enter(State.DONE)
+            return None
+        return self._restart_delay(record)
+
+    def _after_failure(self, record: _Record, raised: BaseException) -> float | None:
+        life = record.life
+        cancelled, error = _set_aside_cancellations(raised)
+        if error is None:
+            raise raised
+        failure = life.failure = summarize(life.name, error)
+        stopping = life.stop_requested or cancelled is not None
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            life.enter(State.FAILED)
+            self._give_up(error, f"{life.name} raised {failure.type}")
+        else:
+            self._failures.append(failure)
+            life.publish(events.ServiceFailed(life.name, failure, error, stopping))
+            if stopping:
+                life.enter(State.FAILED)
+                self._stop_failures.append(failure)
+        if cancelled is not None:
+            raise cancelled
+        if life.state is State.FAILED:
+            return None
+        if (record.child.restart or self._spec.restart) == "never":
+            life.enter(State.FAILED)
+            if life.critical:
+                self._give_up_restarting(f"{life.name} is critical and not restarted", error)
+            return None
+        return self._restart_delay(record, error)
+
+    def _restart_delay(self, record: _Record, error: BaseException | None = None) -> float | None:
+        """Seconds until the next start; None: that would be one too many."""
+        life = record.life
+        now = trio.current_time()
+        if not self._window.count(now):
+            limit = self._spec.max_restarts
+            life.enter(State.FAILED)
+            self._give_up_restarting(f"more restarts than max_restarts allows ({limit})", error)
+            return None
+        return record.repetitions.next_delay(now - life.since if life.state is State.RUNNING else 0)
+
+    # -- what concerns several ---------------------------------------------------------
+
+    def became_ready(self, record: _Record) -> None:
+        """A child said that it is ready."""
+        life = record.life
+        if life.state is not State.STARTING:
+            return  # it was told to stop meanwhile
+        took = trio.current_time() - life.since
+        life.enter(State.RUNNING)
+        life.progress()
+        life.publish(events.ServiceReady(life.name, took))
+        self._pass(record)
+
+    def _pass(self, record: _Record) -> None:
+        """Open the way for those that come after a child."""
+        if record.passed:
+            return
+        record.passed = True
+        for dependent in record.dependents:
+            dependent.waits_for -= 1
+            if not dependent.waits_for and dependent.turn is not None:
+                dependent.turn.set()
+        self._unready -= 1
+        if not self._unready and not self._stopping:
+            self._task_status.started()
+
+    def _end(self, record: _Record) -> None:
+        """A child has ended for good."""
+        life = record.life
+        if life.state in (State.DONE, State.FAILED):
+            self._pass(record)
+        else:
+            if life.state in (State.STARTING, State.RUNNING):
+                life.enter(State.STOPPING)  # it was cancelled without being told
+            told = life.since
+            was_entered = life.state is State.STOPPING
+            life.enter(State.STOPPED)
+            if was_entered:
+                life.publish(events.ServiceStopped(life.name, trio.current_time() - told))
+        life.task = None
+        for dependency in record.dependencies:
+            dependency.live_dependents -= 1
+            if self._stopping and not dependency.live_dependents:
+                self._tell_to_stop(dependency)
+        self._live -= 1
+        if not self._live and (self._stopping or not self._open_ended):
+            self._vigil.cancel()
+            self._nursery.cancel_scope.cancel()
+
+    # -- stopping ----------------------------------------------------------------------
+
+    async def _attend(self) -> None:
+        """Stop the children when told to; cancel them when cancelled."""
+        try:
+            await self._life.wait_stop_requested()
+            self._begin_stop()
+            await trio.sleep_forever()
+        finally:
+            self._cancel()
+
+    def _give_up_restarting(self, reason: str, error: BaseException | None) -> None:
+        outcome = RestartLimitExceeded(self._life.name, reason, self._failures)
+        outcome.__cause__ = error
+        self._give_up(outcome, reason)
+
+    def _give_up(self, outcome: BaseException, reason: str) -> None:
+        """Stop all children, and then raise `outcome`; the first one counts."""
+        if self._outcome is None:
+            self._outcome = outcome
+            self._life.publish(
+                events.SupervisorGaveUp(self._life.name, reason, tuple(self._failures))
+            )
+        self._begin_stop()
+
+    def _begin_stop(self) -> None:
+        if self._stopping:
+            return
+        self._stopping = True
+        self._nursery.start_soon(self._name_overdue)
+        for record in self._records.values():
+            if not record.live_dependents:
+                self._tell_to_stop(record)
+        if not self._live:
+            self._vigil.cancel()
+            self._nursery.cancel_scope.cancel()
+
+    def _tell_to_stop(self, record: _Record) -> None:
+        life = record.life
+        if life.state.ended:
+            return
+        within = stop_within(record.child, self._spec.stop_within)
+        within = max(0.0, min(within, self._life.deadline - trio.current_time()))
+        if life.state in (State.STARTING, State.RUNNING):
+            life.enter(State.STOPPING)
+            life.publish(events.ServiceStopping(life.name, within))
+        life.request_stop(within)
+        self._expect_end(record, within)
+
+    def _cancel(self) -> None:
+        """Cancel every child that is still there, at once and all together."""
+        if self._live:
+            if not self._stopping:
+                self._stopping = True
+                self._nursery.start_soon(self._name_overdue)
+            for record in self._records.values():
+                if not record.life.state.ended:
+                    record.life.cancel()
+                    self._expect_end(record, 0.0)
+
+    def _expect_end(self, record: _Record, within: float) -> None:
+        when = trio.current_time() + within + OVERDUE_AFTER
+        heapq.heappush(self._overdue, (when, id(record), record))
+        if self._overdue[0][0] == when:
+            self._sooner.set()
+
+    async def _name_overdue(self) -> None:
+        """Publish who is still there past its deadline, with the stack that shows why."""
+        with self._vigil:
+            while True:
+                when = self._overdue[0][0] if self._overdue else math.inf
+                with trio.move_on_at(when):
+                    await self._sooner.wait()
+                self._sooner = trio.Event()
+                now = trio.current_time()
+                while self._overdue and self._overdue[0][0] <= now:
+                    _, _, record = heapq.heappop(self._overdue)
+                    self._name(record, now)
+
+    def _name(self, record: _Record, now: float) -> None:
+        """Publish an overdue child once; of a supervisor those at fault below it do that."""
+        if record.life.state.ended or record.named or record.life.children:
+            return
+        record.named = True
+        life = record.life
+        stack = stack_of(life.task) if life.task is not None else ""
+        life.publish(events.ServiceOverdue(life.name, now - life.deadline, stack))
+
+
+def _set_aside_cancellations(
+    raised: BaseException,
+) -> tuple[BaseException | None, BaseException | None]:
+    """The cancellations in what was raised, and the error that it is about, or None.
+
+    An exit that was asked for outweighs other errors; a single error is taken out of its groups.
+    """
+    if not isinstance(raised, BaseExceptionGroup):
+        return None, raised
+    group = cast("BaseExceptionGroup[BaseException]", raised)
+    cancelled, rest = group.split(trio.Cancelled)
+    leaves = list(leaves_of(group))
+    if not leaves:
+        return cancelled, None
+    for leaf in leaves:
+        if isinstance(leaf, (KeyboardInterrupt, SystemExit)):
+            return cancelled, leaf
+    return cancelled, leaves[0] if len(leaves) == 1 else rest

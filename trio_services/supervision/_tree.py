@@ -1,0 +1,170 @@
+"""A whole tree inside somebody else's program: its root, and how the two stop each other."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import trio
+
+from ..lifecycle import Bus, Lifetime, State, enter_service, events, graceful, summarize
+from ._plan import check_budget
+from ._supervision import Supervision
+from ._supervisor import Supervisor
+
+STOP_WITHIN = 30.0
+
+
+class Tree:
+    """A running tree of services.
+
+    Attributes:
+        life: the root's lifetime, with those of its children below it.
+        bus: where the events of all its services are published.
+        stop_within: seconds that a stop may take.
+    """
+
+    def __init__(self, spec: Supervisor, stop_within: float, bus: Bus, *, open_ended: bool) -> None:
+        check_budget(spec.name, spec.worst_stop, stop_within)
+        self.bus = bus
+        self.stop_within = stop_within
+        self.life = Lifetime(spec.name, bus)
+        self._supervision = Supervision(spec, self.life, open_ended=open_ended)
+        self._settled = trio.Event()  # ready, or ended
+        self._ended = trio.Event()
+        self._watch = trio.CancelScope()
+
+    @property
+    def ready(self) -> bool:
+        """Whether all services became ready, and no stop was requested since."""
+        return self.life.state is State.RUNNING
+
+    def request_stop(self) -> None:
+        """Stop all services in order; asking again changes nothing."""
+        life = self.life
+        if life.state is State.WAITING:
+            life.enter(State.STOPPED)  # before it was even started
+        elif life.state in (State.STARTING, State.RUNNING):
+            life.enter(State.STOPPING)
+            life.publish(events.ServiceStopping(life.name, self.stop_within))
+            life.request_stop(self.stop_within)
+
+    def cancel(self) -> None:
+        """Cancel all services at once, also where they are in graceful regions."""
+        self.request_stop()
+        self.life.cancel()
+
+    async def wait_ended(self) -> None:
+        """Return when every service has ended for good."""
+        await self._ended.wait()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[None, None]:
+        """Run it inside this block; see `open_supervisor`."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._heed)
+                nursery.start_soon(self._run, name=self.life.name)
+                await self._settled.wait()
+                try:
+                    yield
+                finally:
+                    self.request_stop()
+        except BaseExceptionGroup as group:
+            # That there is a nursery is nobody's business: a single error comes out as itself.
+            error, *others = group.exceptions
+            if others:
+                raise
+            context = error.__context__
+            try:
+                raise error
+            finally:
+                error.__context__ = context  # and not the group
+                del error
+
+    async def _run(self) -> None:
+        life = self.life
+        if life.state.ended:
+            self._settle()
+            return
+        life.attempt = 1
+        life.enter(State.STARTING)
+        life.publish(events.ServiceStarting(life.name, life.attempt))
+        try:
+            # Shielded, because a cancellation from around the tree has to come in as a stop, by
+            # `_heed`; a region of the service around it, if there is one, to obey its deadline.
+            with graceful() as region:
+                region.scope.shield = True
+                enter_service(life)
+                await self._supervision.run(task_status=_RootStatus(self))
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            life.enter(State.FAILED)
+            life.failure = summarize(life.name, error)
+            raise
+        finally:
+            if life.state is State.STOPPING:
+                took = trio.current_time() - life.since
+                life.enter(State.STOPPED)
+                life.publish(events.ServiceStopped(life.name, took))
+            elif not life.state.ended:
+                life.enter(State.DONE)
+            self._settle()
+
+    def _settle(self) -> None:
+        self._settled.set()
+        self._ended.set()
+        self._watch.cancel()
+
+    async def _heed(self) -> None:
+        """Make a stop of a cancellation from around the tree."""
+        with self._watch:
+            try:
+                await trio.sleep_forever()
+            finally:
+                self.request_stop()
+
+
+class _RootStatus:
+    """The `task_status` of the root."""
+
+    __slots__ = ("_tree",)
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+
+    def started(self, value: object = None) -> None:
+        """All children are ready."""
+        life = self._tree.life
+        took = trio.current_time() - life.since
+        life.enter(State.RUNNING)
+        life.publish(events.ServiceReady(life.name, took))
+        self._tree._settled.set()
+
+
+@asynccontextmanager
+async def open_supervisor(
+    tree: Supervisor, *, stop_within: float = STOP_WITHIN, bus: Bus | None = None
+) -> AsyncGenerator[Tree, None]:
+    """Run a tree of services inside this block: ready on entry, stopped on exit.
+
+    ::
+
+        async with open_supervisor(Supervisor("app", [Heartbeat()])) as tree:
+            ...
+
+    Args:
+        tree: what to run.
+        stop_within: seconds that the whole stop may take; ≥ what the tree needs at worst.
+        bus: where its events go. Default: one of its own, `tree.bus`.
+
+    Raises:
+        PlanError: before anything is started, when the tree may need more time to stop.
+        RestartLimitExceeded: it gave up; the block is cancelled then.
+        StopFailed: services failed while they were stopped.
+
+    Cancellation: of the block, or of anything around it, stops the tree in order; the block ends
+    when that is done, within `stop_within` seconds.
+    """
+    opened = Tree(tree, stop_within, bus or Bus(), open_ended=True)
+    async with opened.open():
+        yield opened

@@ -1,0 +1,9 @@
+"""Telemetry: reads events and statistics, and tells people and machines."""
+
+from ._logs import (
+    LEVELS as LEVELS,
+    EventLog as EventLog,
+    LogSettings as LogSettings,
+    configure_logs as configure_logs,
+    log_critical as log_critical,
+)
