@@ -44,7 +44,15 @@ def lint(session: nox.Session) -> None:
     install(session, "lint")
     session.run("ruff", "format", "--check", *CODE, "docs")
     session.run("ruff", "check", *CODE, "docs")
-    session.run("python", "-m", "flake8_async", *CODE)
+    # Every service may take `task_status`: `run` is startable, and what it calls need not be.
+    session.run(
+        "python",
+        "-m",
+        "flake8_async",
+        "--startable-in-context-manager=run",
+        "--disable=ASYNC128",
+        *CODE,
+    )
     session.run("lint-imports", "--no-cache")
 
 

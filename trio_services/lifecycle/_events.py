@@ -29,9 +29,13 @@ class ServiceStarting(Event):
 
 @attrs.frozen
 class ServiceReady(Event):
-    """A service said that it is ready, `took` seconds after it was entered."""
+    """A service said that it is ready, `took` seconds after it was entered.
+
+    `value` is what it passed to `task_status.started()`, such as an address.
+    """
 
     took: float
+    value: object = None
 
 
 @attrs.frozen

@@ -68,6 +68,12 @@ class Runner(Generic[T]):
         passes through, and the caller books the job as returned.
         """
         current_job.set(job)
+        try:
+            return await self._attempts(job, region)
+        finally:
+            current_job.set(None)
+
+    async def _attempts(self, job: Job[T], region: graceful) -> Outcome:
         while True:
             job.attempt += 1
             try:

@@ -72,13 +72,13 @@ class _Readiness:
         return self._ready
 
     def started(self, value: object = None) -> None:
-        """Say that the service is ready; `value` is for Trio's own services, and not kept."""
+        """Say that the service is ready; `value` is published, and not kept."""
         if self._ready:
             raise RuntimeError(f"{self._record.life.name} called task_status.started() twice")
         self._ready = True
         if self.scope is not None:
             self.scope.deadline = math.inf
-        self._supervision.became_ready(self._record)
+        self._supervision.became_ready(self._record, value)
 
 
 class Supervision:
@@ -242,7 +242,7 @@ class Supervision:
 
     # -- what concerns several ---------------------------------------------------------
 
-    def became_ready(self, record: _Record) -> None:
+    def became_ready(self, record: _Record, value: object) -> None:
         """A child said that it is ready."""
         life = record.life
         if life.state is not State.STARTING:
@@ -250,7 +250,7 @@ class Supervision:
         took = trio.current_time() - life.since
         life.enter(State.RUNNING)
         life.progress()
-        life.publish(events.ServiceReady(life.name, took))
+        life.publish(events.ServiceReady(life.name, took, value))
         self._pass(record)
 
     def _pass(self, record: _Record) -> None:

@@ -159,8 +159,10 @@ class EventLog:
         match event:
             case events.ServiceStarting(attempt=attempt):
                 log.debug(f"starting (start {attempt})")
-            case events.ServiceReady(took=took):
-                log.info(f"ready in {_seconds(took)}")
+            case events.ServiceReady(took=took, value=value):
+                # Some say where they are to be found; others' values are no text for people.
+                where = f", {value}" if isinstance(value, str) else ""
+                log.info(f"ready in {_seconds(took)}{where}")
             case events.ServiceReturned(ran=ran):
                 log.info(f"returned after {_seconds(ran)}")
             case events.ServiceFailed(failure=failure, error=error, stopping=stopping):
