@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         WorkQueue as WorkQueue,
     )
     from .resilience import Backoff as Backoff, Retry as Retry
-    from .service import Service as Service, service as service
+    from .services import Service as Service, service as service
     from .supervision import (
         Child as Child,
         Limit as Limit,
@@ -70,7 +70,7 @@ _ROOMS = {
     "lifecycle": ("current_service", "events", "graceful"),
     "queues": ("Discard", "Schedule", "WorkQueue", "Workers"),
     "resilience": ("Backoff", "Retry"),
-    "service": ("Service", "service"),
+    "services": ("Service", "service"),
     "supervision": ("Child", "Limit", "Supervisor", "open_supervisor"),
     "timers": ("Tick", "every"),
 }

@@ -9,12 +9,15 @@ import attrs
 import trio
 
 from ..lifecycle import Bus, Lifetime, State
-from ..service import AnyService
+from ..services import AnyService
 from ..supervision import STOP_WITHIN, Child, Supervisor, Tree, check_budget
 from ..telemetry import EventLog
 
 Companion = Callable[["Host"], Child]
-"""Makes a service that needs the host itself: it starts before all others and stops after them."""
+"""Makes a service that needs the host itself.
+
+It starts before all others and stops after them; when all others have ended, it is stopped.
+"""
 
 
 class Host:
@@ -30,10 +33,13 @@ class Host:
         self, tree: AnyService, stop_within: float, companions: Sequence[Companion] = ()
     ) -> None:
         root = tree if isinstance(tree, Supervisor) else Supervisor("app", [Child(tree)])
-        if companions:
-            first = [make(self) for make in companions]
-            names = [child.name for child in first]
-            rest = [attrs.evolve(child, after=(*child.after, *names)) for child in root.children]
+        first = [make(self) for make in companions]
+        self._companions = [child.name for child in first]
+        if first:
+            rest = [
+                attrs.evolve(child, after=(*child.after, *self._companions))
+                for child in root.children
+            ]
             root = attrs.evolve(root, children=(*first, *rest))
         check_budget(root.name, root.worst_stop, stop_within)
         self.name = root.name
@@ -92,7 +98,13 @@ class Host:
     @asynccontextmanager
     async def open(self, *, open_ended: bool) -> AsyncGenerator[None, None]:
         """Run the services inside this block; see `open_host`."""
-        self._tree = Tree(self._root, self.stop_within, self.bus, open_ended=open_ended)
+        self._tree = Tree(
+            self._root,
+            self.stop_within,
+            self.bus,
+            open_ended=open_ended,
+            attendants=self._companions,
+        )
         with self.bus.listening(EventLog()):
             async with self._tree.open():
                 yield

@@ -15,7 +15,7 @@ from attrs import validators
 
 from ..errors import PlanError, RestartLimitExceeded, StopFailed
 from ..lifecycle import events
-from ..service import AnyService
+from ..services import AnyService
 from ..supervision import STOP_WITHIN
 from ..telemetry import LogSettings, configure_logs, log_critical
 from ._guard import Guard

@@ -8,6 +8,7 @@ from ._grace import (
     current_service as current_service,
     enter_service as enter_service,
     graceful as graceful,
+    surrounding_service as surrounding_service,
 )
 from ._state import TRANSITIONS as TRANSITIONS, State as State
 
@@ -24,4 +25,5 @@ __all__ = [
     "graceful",
     "leaves_of",
     "summarize",
+    "surrounding_service",
 ]

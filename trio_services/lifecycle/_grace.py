@@ -14,7 +14,7 @@ Source: the discussion of graceful shutdown in python-trio/trio#147.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType, TracebackType
 from typing import Self
@@ -78,7 +78,7 @@ class Lifetime:
         self.deadline = math.inf
         self.children: Mapping[str, Lifetime] = _NO_CHILDREN
         self.scope = trio.CancelScope()
-        self.regions: set[graceful] = set()
+        self.regions: dict[graceful, None] = {}  # in the order in which they were entered
         self.task: trio.lowlevel.Task | None = None
         self._stop_event: trio.Event | None = None  # made when somebody waits; few do
 
@@ -122,7 +122,7 @@ class Lifetime:
         """
         self.deadline = min(self.deadline, trio.current_time() + within)
         self.stop_requested = True
-        for region in self.regions:
+        for region in self.regions:  # outer ones first: what they shield needs no shield
             region.protect(self.deadline)
         if self._stop_event is not None:
             self._stop_event.set()
@@ -132,7 +132,7 @@ class Lifetime:
         """Cancel the service at once, its graceful regions included."""
         self.request_stop(0)
         for region in self.regions:
-            region.scope.cancel()
+            region.cancel()
 
 
 _current: ContextVar[Lifetime] = ContextVar("trio_services.current_service")
@@ -148,6 +148,11 @@ def current_service() -> Lifetime:
         return _current.get()
     except LookupError:
         raise RuntimeError("this task does not run in a supervised service") from None
+
+
+def surrounding_service() -> Lifetime | None:
+    """The service in which the calling task runs, if it runs in one."""
+    return _current.get(None)
 
 
 def enter_service(lifetime: Lifetime) -> None:
@@ -172,25 +177,21 @@ class graceful:  # noqa: N801 -- reads as an adverb: `with graceful():`
     service's deadline, and by time-outs around it that end sooner.
     """
 
-    __slots__ = ("_busy", "_latest", "_lifetime", "_protected", "scope")
+    __slots__ = ("_busy", "_cancel_inside", "_lifetime", "_protected", "scope")
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
         self._lifetime = _current.get(None)
-        self._latest = math.inf
         self._busy = True
         self._protected = False
+        self._cancel_inside: Callable[[], object] | None = None
 
     def __enter__(self) -> Self:
-        # A shield hides the time-outs around it, so the nearest of them is carried inside.
-        self._latest = trio.current_effective_deadline()
         self.scope.__enter__()
-        lifetime = self._lifetime
-        if lifetime is not None:
-            lifetime.regions.add(self)
-            if lifetime.stop_requested:
-                self._latest = math.inf  # what was seen above is the stop itself
-                self.protect(lifetime.deadline)
+        if self._lifetime is not None:
+            self._lifetime.regions[self] = None
+            if self._lifetime.stop_requested:
+                self.protect(self._lifetime.deadline)
         return self
 
     def __exit__(
@@ -200,7 +201,7 @@ class graceful:  # noqa: N801 -- reads as an adverb: `with graceful():`
         traceback: TracebackType | None,
     ) -> bool:
         if self._lifetime is not None:
-            self._lifetime.regions.discard(self)
+            self._lifetime.regions.pop(self, None)
         # Unshielded, the scope lets a cancellation by the deadline pass on to the scope of the
         # service; else it would catch it, and the code after the region would go on as if the
         # unit of work were done.
@@ -219,8 +220,49 @@ class graceful:  # noqa: N801 -- reads as an adverb: `with graceful():`
         if self._lifetime is not None and self._lifetime.stop_requested:
             self.protect(self._lifetime.deadline)
 
+    def isolate(self, cancel: Callable[[], object]) -> None:
+        """Shield it now, for what hears of cancellations around it in another way.
+
+        Args:
+            cancel: cancels what is inside, which may shield itself.
+        """
+        self._cancel_inside = cancel
+        self._protected = self.scope.shield = True
+
     def protect(self, deadline: float) -> None:
-        """Shield a busy region from all but a deadline, in seconds on Trio's clock."""
-        if self._busy:
+        """A stop has begun: shield a busy region from all but its deadline."""
+        if self._busy and not self._protected:
+            nearest = self._nearest_time_out()
+            if nearest is None:
+                return  # in a region that is protected, or in shielded clean-up
+            deadline = min(deadline, nearest)
             self._protected = self.scope.shield = True
-            self.scope.deadline = min(deadline, self._latest)
+        if self._protected:
+            self.scope.deadline = min(deadline, self.scope.deadline)
+            if self.scope.deadline <= trio.current_time():
+                self.scope.cancel()  # Trio looks at deadlines only when it has nothing to run
+
+    def cancel(self) -> None:
+        """Cancel what is inside, if the region keeps the cancellation around it out."""
+        if self._protected:
+            self.scope.cancel()
+            if self._cancel_inside is not None:
+                self._cancel_inside()
+
+    def _nearest_time_out(self) -> float | None:
+        """The soonest deadline between the region and the service, which a shield would hide.
+
+        None: there is a shield between the two already.
+        """
+        nearest = math.inf
+        service = self._lifetime.scope if self._lifetime is not None else None
+        # There is no public way to ask for the scopes around another one.
+        status = self.scope._cancel_status
+        while status is not None and (status := status.parent) is not None:
+            scope = status._scope
+            if scope is service:
+                break
+            if scope.shield:
+                return None
+            nearest = min(nearest, -math.inf if scope.cancel_called else scope.deadline)
+        return nearest

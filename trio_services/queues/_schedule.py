@@ -10,7 +10,7 @@ from attrs import validators
 from .. import timers
 from ..lifecycle import current_service, graceful
 from ..resilience import Retry
-from ..service import Service, name_of
+from ..services import Service, name_of
 from ._job import Job
 from ._runner import Runner
 

@@ -10,7 +10,7 @@ from attrs import validators
 
 from ..lifecycle import current_service, events, graceful
 from ..resilience import Retry
-from ..service import Service, name_of
+from ..services import Service, name_of
 from ._job import Outcome
 from ._memory import WorkQueue
 from ._runner import Handler, OnDead, Runner

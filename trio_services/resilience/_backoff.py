@@ -9,8 +9,6 @@ from collections.abc import Callable
 import attrs
 from attrs import validators
 
-_MAX_EXPONENT = 1024  # factor ** 1024 overflows a float for every factor ≥ 2: the cap rules anyway
-
 
 def _finite(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
     if not math.isfinite(value):
@@ -34,11 +32,15 @@ class Backoff:
     Brooker, *Exponential Backoff and Jitter*, AWS Architecture Blog, 2015.
     """
 
-    initial: float = attrs.field(default=0.5, validator=[_finite, validators.ge(0)])
-    factor: float = attrs.field(default=2.0, validator=[_finite, validators.ge(1)])
-    cap: float = attrs.field(default=60.0, validator=[_finite, validators.ge(0)])
-    jitter: float = attrs.field(default=0.25, validator=[validators.ge(0), validators.le(1)])
-    reset_after: float = attrs.field(default=60.0, validator=validators.ge(0))
+    initial: float = attrs.field(
+        converter=float, default=0.5, validator=[_finite, validators.ge(0)]
+    )
+    factor: float = attrs.field(converter=float, default=2.0, validator=[_finite, validators.ge(1)])
+    cap: float = attrs.field(converter=float, default=60.0, validator=[_finite, validators.ge(0)])
+    jitter: float = attrs.field(
+        converter=float, default=0.25, validator=[validators.ge(0), validators.le(1)]
+    )
+    reset_after: float = attrs.field(converter=float, default=60.0, validator=validators.ge(0))
 
     def delay(self, repetition: int, draw: Callable[[], float] = random.random) -> float:
         """Seconds to wait before a repetition, the first being 1; between 0 and `cap`.
@@ -47,9 +49,10 @@ class Backoff:
         """
         if repetition < 1:
             raise ValueError(f"repetitions count from 1, not {repetition}")
+        if not self.initial:
+            return 0.0
         try:
-            full = self.initial * self.factor ** min(repetition - 1, _MAX_EXPONENT)
-        except OverflowError:
+            full = min(self.initial * self.factor ** (repetition - 1), self.cap)
+        except OverflowError:  # of a power that is past any cap
             full = self.cap
-        full = min(full, self.cap)
         return full - full * self.jitter * draw() if self.jitter else full

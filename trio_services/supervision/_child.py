@@ -10,7 +10,7 @@ from attrs import validators
 
 from ..errors import PlanError
 from ..resilience import Backoff
-from ..service import AnyService, Service, name_of
+from ..services import AnyService, Service, name_of
 
 Restart = Literal["always", "on_failure", "never"]
 

@@ -9,6 +9,7 @@ supervisor is its own worst stop.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
@@ -75,7 +76,7 @@ def check_budget(supervisor: str, worst: float, budget: float) -> None:
     Raises:
         PlanError: the worst stop is longer than the budget.
     """
-    if worst > budget:
+    if worst > budget and not math.isclose(worst, budget):  # sums of floats are a hair off
         raise PlanError(
             f"{supervisor} may need {worst:g} s to stop, but has {budget:g} s: lower the "
             "stop_within of services that come after each other, or raise the budget"

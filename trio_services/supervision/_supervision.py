@@ -13,6 +13,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
+from collections.abc import Collection
 from typing import TYPE_CHECKING, cast
 
 import attrs
@@ -26,7 +27,7 @@ from ..errors import (
     StopFailed,
 )
 from ..lifecycle import Lifetime, State, enter_service, events, graceful, leaves_of, summarize
-from ..service import start
+from ..services import start
 from ._child import Child
 from ._plan import stop_within
 from ._restarts import Repetitions, Window
@@ -49,11 +50,13 @@ class _Record:
     life: Lifetime
     repetitions: Repetitions
     waits_for: int  # how many of those that it comes after have not been ready yet
+    readiness: _Readiness | None = None  # of the present run
     turn: trio.Event | None = None  # set when there are none left
     dependencies: list[_Record] = attrs.Factory(list["_Record"])
     dependents: list[_Record] = attrs.Factory(list["_Record"])
     live_dependents: int = 0
     passed: bool = False  # was ready once, or has ended: those after it may start
+    released: bool = False  # has ended, or is overdue: those that it comes after may stop
     named: bool = False  # as overdue
 
 
@@ -73,6 +76,8 @@ class _Readiness:
 
     def started(self, value: object = None) -> None:
         """Say that the service is ready; `value` is published, and not kept."""
+        if self._record.readiness is not self:
+            return  # of a run that has ended
         if self._ready:
             raise RuntimeError(f"{self._record.life.name} called task_status.started() twice")
         self._ready = True
@@ -88,9 +93,17 @@ class Supervision:
         spec: the supervisor.
         life: its own lifetime, in the supervisor above it or at the root.
         open_ended: stay until told to stop, also when all children have ended.
+        attendants: the names of children that only serve the others, and end with them.
     """
 
-    def __init__(self, spec: Supervisor, life: Lifetime, *, open_ended: bool = False) -> None:
+    def __init__(
+        self,
+        spec: Supervisor,
+        life: Lifetime,
+        *,
+        open_ended: bool = False,
+        attendants: Collection[str] = (),
+    ) -> None:
         self._spec = spec
         self._life = life
         self._open_ended = open_ended
@@ -99,7 +112,8 @@ class Supervision:
         self._window = Window(spec.max_restarts)
         self._failures: deque[Failure] = deque(maxlen=_FAILURES_TOLD)
         self._stop_failures: list[Failure] = []
-        self._outcome: BaseException | None = None
+        self._reason = ""  # why it gave up, if it did
+        self._cause: BaseException | None = None
         self._overdue: list[tuple[float, int, _Record]] = []  # a heap of when, tie-breaker, who
         self._sooner = trio.Event()  # set when the head of that heap is another one
         # Without a deadline, because it watches over those that ignore theirs; see `_end`.
@@ -112,12 +126,19 @@ class Supervision:
                 dependency.dependents.append(record)
                 dependency.live_dependents += 1
         self._unready = self._live = len(self._records)
+        self._attendants = attendants
+        self._wanted = self._live - len(attendants)  # live children that are no attendants
         life.children = {name: record.life for name, record in self._records.items()}
 
     def _record(self, child: Child) -> _Record:
         life = Lifetime(f"{self._life.name}/{child.name}", self._life.bus, critical=child.critical)
         repetitions = Repetitions(child.backoff or self._spec.backoff)
         return _Record(child, life, repetitions, waits_for=len(child.after))
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it stops its children, or has stopped them."""
+        return self._stopping
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Run the children until all have ended for good, or until a stop.
@@ -137,14 +158,11 @@ class Supervision:
                         self._nursery.start_soon(self._run_child, record, name=record.life.name)
                     if not self._records:
                         task_status.started()
-                        if not self._open_ended:
-                            self._nursery.cancel_scope.cancel()
+                    if not self._wanted and not self._open_ended:
+                        self._begin_stop()
         finally:
             # Also when it was cancelled: what failed is not lost.
-            if self._outcome is not None:
-                raise self._outcome
-            if self._stop_failures:
-                raise StopFailed(self._life.name, self._stop_failures)
+            self._raise_what_failed()
 
     # -- one child ---------------------------------------------------------------------
 
@@ -154,10 +172,14 @@ class Supervision:
         enter_service(life)
         try:
             with life.scope:
-                if record.waits_for:
+                while record.waits_for:
                     record.turn = trio.Event()
                     await record.turn.wait()
-                while (delay := await self._run_once(record)) is not None:
+                # A stop may come in the very moment in which a wait is over.
+                while not (self._stopping or self._life.stop_requested or life.stop_requested):
+                    delay = await self._run_once(record)
+                    if delay is None:
+                        return
                     life.enter(State.BACKING_OFF)
                     life.publish(events.ServiceRestarting(life.name, delay, life.attempt))
                     await trio.sleep(delay)
@@ -170,7 +192,9 @@ class Supervision:
         life.attempt += 1
         life.enter(State.STARTING)
         life.publish(events.ServiceStarting(life.name, life.attempt))
-        readiness = _Readiness(self, record)
+        if life.stop_requested:
+            return None
+        readiness = record.readiness = _Readiness(self, record)
         try:
             running = start(record.child.service, readiness)
             if readiness:
@@ -183,20 +207,18 @@ class Supervision:
                     raise StartTimeout(life.name, within)
                 if not readiness and not life.stop_requested:
                     raise StartFailed(life.name, "returned before task_status.started()")
-        except (
-            Exception,  # noqa: BLE001 -- what a failure means is decided in one place
-            BaseExceptionGroup,
-            KeyboardInterrupt,
-            SystemExit,
-        ) as raised:
+        except (trio.Cancelled, GeneratorExit):
+            raise
+        except BaseException as raised:  # noqa: BLE001 -- what it means is decided in one place
             return self._after_failure(record, raised)
         return self._after_return(record)
 
     def _after_return(self, record: _Record) -> float | None:
         life = record.life
+        if not life.stop_requested:
+            life.publish(events.ServiceReturned(life.name, trio.current_time() - life.since))
         if life.stop_requested:
             return None
-        life.publish(events.ServiceReturned(life.name, trio.current_time() - life.since))
         if (record.child.restart or self._spec.restart) != "always":
             life.enter(State.DONE)
             return None
@@ -209,13 +231,13 @@ class Supervision:
             raise raised
         failure = life.failure = summarize(life.name, error)
         stopping = life.stop_requested or cancelled is not None
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        if _asks_for_exit(error):
             life.enter(State.FAILED)
-            self._give_up(error, f"{life.name} raised {failure.type}")
+            self._give_up(f"{life.name} raised {failure.type}", error)
         else:
             self._failures.append(failure)
             life.publish(events.ServiceFailed(life.name, failure, error, stopping))
-            if stopping:
+            if stopping or life.stop_requested:  # or the one who heard of it told it to
                 life.enter(State.FAILED)
                 self._stop_failures.append(failure)
         if cancelled is not None:
@@ -225,7 +247,7 @@ class Supervision:
         if (record.child.restart or self._spec.restart) == "never":
             life.enter(State.FAILED)
             if life.critical:
-                self._give_up_restarting(f"{life.name} is critical and not restarted", error)
+                self._give_up(f"{life.name} is critical and not restarted", error)
             return None
         return self._restart_delay(record, error)
 
@@ -234,9 +256,9 @@ class Supervision:
         life = record.life
         now = trio.current_time()
         if not self._window.count(now):
-            limit = self._spec.max_restarts
             life.enter(State.FAILED)
-            self._give_up_restarting(f"more restarts than max_restarts allows ({limit})", error)
+            limit = self._spec.max_restarts
+            self._give_up(f"more restarts than max_restarts allows ({limit})", error)
             return None
         return record.repetitions.next_delay(now - life.since if life.state is State.RUNNING else 0)
 
@@ -270,7 +292,8 @@ class Supervision:
         """A child has ended for good."""
         life = record.life
         if life.state in (State.DONE, State.FAILED):
-            self._pass(record)
+            if not self._stopping:
+                self._pass(record)
         else:
             if life.state in (State.STARTING, State.RUNNING):
                 life.enter(State.STOPPING)  # it was cancelled without being told
@@ -280,14 +303,23 @@ class Supervision:
             if was_entered:
                 life.publish(events.ServiceStopped(life.name, trio.current_time() - told))
         life.task = None
+        self._release(record)
+        self._live -= 1
+        self._wanted -= record.child.name not in self._attendants
+        if not self._wanted and not self._open_ended:
+            self._begin_stop()
+        if not self._live and self._stopping:
+            self._finish()
+
+    def _release(self, record: _Record) -> None:
+        """Those that a child comes after need not stay for its sake."""
+        if record.released:
+            return
+        record.released = True
         for dependency in record.dependencies:
             dependency.live_dependents -= 1
             if self._stopping and not dependency.live_dependents:
                 self._tell_to_stop(dependency)
-        self._live -= 1
-        if not self._live and (self._stopping or not self._open_ended):
-            self._vigil.cancel()
-            self._nursery.cancel_scope.cancel()
 
     # -- stopping ----------------------------------------------------------------------
 
@@ -300,19 +332,24 @@ class Supervision:
         finally:
             self._cancel()
 
-    def _give_up_restarting(self, reason: str, error: BaseException | None) -> None:
-        outcome = RestartLimitExceeded(self._life.name, reason, self._failures)
-        outcome.__cause__ = error
-        self._give_up(outcome, reason)
-
-    def _give_up(self, outcome: BaseException, reason: str) -> None:
-        """Stop all children, and then raise `outcome`; the first one counts."""
-        if self._outcome is None:
-            self._outcome = outcome
-            self._life.publish(
-                events.SupervisorGaveUp(self._life.name, reason, tuple(self._failures))
-            )
+    def _give_up(self, reason: str, cause: BaseException | None) -> None:
+        """Stop all children, and fail then; an exit that was asked for outweighs other reasons."""
+        if self._reason and not (cause is not None and _asks_for_exit(cause)):
+            return
+        self._reason, self._cause = reason, cause
+        self._life.publish(events.SupervisorGaveUp(self._life.name, reason, tuple(self._failures)))
         self._begin_stop()
+
+    def _raise_what_failed(self) -> None:
+        cause, self._cause = self._cause, None
+        if cause is not None and _asks_for_exit(cause):
+            raise cause
+        if self._reason:
+            raise RestartLimitExceeded(
+                self._life.name, self._reason, tuple(self._failures)
+            ) from cause
+        if self._stop_failures:
+            raise StopFailed(self._life.name, tuple(self._stop_failures))
 
     def _begin_stop(self) -> None:
         if self._stopping:
@@ -320,11 +357,17 @@ class Supervision:
         self._stopping = True
         self._nursery.start_soon(self._name_overdue)
         for record in self._records.values():
-            if not record.live_dependents:
+            # Who is not running yet, or not now, need not wait for those after it.
+            idle = record.life.state in (State.WAITING, State.BACKING_OFF)
+            if idle or not record.live_dependents:
                 self._tell_to_stop(record)
         if not self._live:
-            self._vigil.cancel()
-            self._nursery.cancel_scope.cancel()
+            self._finish()
+
+    def _finish(self) -> None:
+        """Nobody is left: end what attends to the children."""
+        self._vigil.cancel()
+        self._nursery.cancel_scope.cancel()
 
     def _tell_to_stop(self, record: _Record) -> None:
         life = record.life
@@ -369,13 +412,29 @@ class Supervision:
                     self._name(record, now)
 
     def _name(self, record: _Record, now: float) -> None:
-        """Publish an overdue child once; of a supervisor those at fault below it do that."""
-        if record.life.state.ended or record.named or record.life.children:
+        """Publish an overdue child once, and go on without it.
+
+        Of a supervisor, those below it that are at fault are published by itself.
+        """
+        life = record.life
+        if life.state.ended or record.named:
             return
         record.named = True
-        life = record.life
+        self._release(record)
+        if any(not below.state.ended for below in life.children.values()):
+            return
         stack = stack_of(life.task) if life.task is not None else ""
         life.publish(events.ServiceOverdue(life.name, now - life.deadline, stack))
+
+
+def _asks_for_exit(error: BaseException) -> bool:
+    """Whether an error is about the whole program, as `SystemExit` and `KeyboardInterrupt` are.
+
+    Other libraries' own cancellations are none of that, whatever they inherit from.
+    """
+    return not isinstance(error, Exception | BaseExceptionGroup) and (
+        type(error).__name__ != "CancelledError"
+    )
 
 
 def _set_aside_cancellations(
@@ -393,6 +452,6 @@ def _set_aside_cancellations(
     if not leaves:
         return cancelled, None
     for leaf in leaves:
-        if isinstance(leaf, (KeyboardInterrupt, SystemExit)):
+        if _asks_for_exit(leaf):
             return cancelled, leaf
     return cancelled, leaves[0] if len(leaves) == 1 else rest

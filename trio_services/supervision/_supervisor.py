@@ -10,7 +10,7 @@ from attrs import validators
 
 from ..lifecycle import current_service
 from ..resilience import Backoff
-from ..service import AnyService, Service
+from ..services import AnyService, Service
 from ._child import Child, Restart, is_name, names
 from ._plan import check_children, worst_stop
 from ._restarts import Limit

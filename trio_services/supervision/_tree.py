@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 
 import trio
 
-from ..lifecycle import Bus, Lifetime, State, enter_service, events, graceful, summarize
+from ..lifecycle import (
+    Bus,
+    Lifetime,
+    State,
+    enter_service,
+    events,
+    graceful,
+    leaves_of,
+    summarize,
+    surrounding_service,
+)
 from ._plan import check_budget
 from ._supervision import Supervision
 from ._supervisor import Supervisor
@@ -24,12 +34,23 @@ class Tree:
         stop_within: seconds that a stop may take.
     """
 
-    def __init__(self, spec: Supervisor, stop_within: float, bus: Bus, *, open_ended: bool) -> None:
+    def __init__(
+        self,
+        spec: Supervisor,
+        stop_within: float,
+        bus: Bus,
+        *,
+        open_ended: bool,
+        attendants: Collection[str] = (),
+    ) -> None:
         check_budget(spec.name, spec.worst_stop, stop_within)
         self.bus = bus
         self.stop_within = stop_within
         self.life = Lifetime(spec.name, bus)
-        self._supervision = Supervision(spec, self.life, open_ended=open_ended)
+        self._supervision = Supervision(
+            spec, self.life, open_ended=open_ended, attendants=attendants
+        )
+        self._surrounding = surrounding_service()
         self._settled = trio.Event()  # ready, or ended
         self._ended = trio.Event()
         self._watch = trio.CancelScope()
@@ -37,7 +58,7 @@ class Tree:
     @property
     def ready(self) -> bool:
         """Whether all services became ready, and no stop was requested since."""
-        return self.life.state is State.RUNNING
+        return self.life.state is State.RUNNING and not self._supervision.stopping
 
     def request_stop(self) -> None:
         """Stop all services in order; asking again changes nothing."""
@@ -45,9 +66,13 @@ class Tree:
         if life.state is State.WAITING:
             life.enter(State.STOPPED)  # before it was even started
         elif life.state in (State.STARTING, State.RUNNING):
+            within = self.stop_within
+            if self._surrounding is not None:  # whose own time for stopping may end sooner
+                left = self._surrounding.deadline - trio.current_time()
+                within = max(0.0, min(within, left))
             life.enter(State.STOPPING)
-            life.publish(events.ServiceStopping(life.name, self.stop_within))
-            life.request_stop(self.stop_within)
+            life.publish(events.ServiceStopping(life.name, within))
+            life.request_stop(within)
 
     def cancel(self) -> None:
         """Cancel all services at once, also where they are in graceful regions."""
@@ -72,7 +97,9 @@ class Tree:
                     self.request_stop()
         except BaseExceptionGroup as group:
             # That there is a nursery is nobody's business: a single error comes out as itself.
-            error, *others = group.exceptions
+            error, *others = [
+                part for part in group.exceptions if any(leaves_of(part))
+            ] or group.exceptions
             if others:
                 raise
             context = error.__context__
@@ -93,11 +120,13 @@ class Tree:
         try:
             # Shielded, because a cancellation from around the tree has to come in as a stop, by
             # `_heed`; a region of the service around it, if there is one, to obey its deadline.
-            with graceful() as region:
-                region.scope.shield = True
+            with graceful() as region, life.scope:
+                region.isolate(self.cancel)
                 enter_service(life)
                 await self._supervision.run(task_status=_RootStatus(self))
-        except (Exception, KeyboardInterrupt, SystemExit) as error:
+        except trio.Cancelled:
+            raise
+        except BaseException as error:
             life.enter(State.FAILED)
             life.failure = summarize(life.name, error)
             raise
@@ -111,7 +140,8 @@ class Tree:
             self._settle()
 
     def _settle(self) -> None:
-        self._settled.set()
+        if self.life.state is not State.FAILED:
+            self._settled.set()  # else the block is cancelled, and must not be entered
         self._ended.set()
         self._watch.cancel()
 
@@ -135,6 +165,8 @@ class _RootStatus:
     def started(self, value: object = None) -> None:
         """All children are ready."""
         life = self._tree.life
+        if life.state is not State.STARTING:
+            return  # it was told to stop meanwhile
         took = trio.current_time() - life.since
         life.enter(State.RUNNING)
         life.publish(events.ServiceReady(life.name, took))

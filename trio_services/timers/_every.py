@@ -9,7 +9,7 @@ from typing import Self
 import attrs
 import trio
 
-from ..lifecycle import Lifetime, current_service
+from ..lifecycle import Lifetime, surrounding_service
 
 
 @attrs.frozen
@@ -65,10 +65,7 @@ class every:  # noqa: N801 -- reads as an adverb: `async for tick in every(5.0):
     def __aiter__(self) -> Self:
         self._origin = trio.current_time() + self.start
         self._next = 0
-        try:
-            self._service = current_service()
-        except RuntimeError:
-            self._service = None
+        self._service = surrounding_service()
         return self
 
     async def __anext__(self) -> Tick:
@@ -77,6 +74,8 @@ class every:  # noqa: N801 -- reads as an adverb: `async for tick in every(5.0):
         now = trio.current_time()
         # The newest beat that has passed, if the one that is due has: all between are coalesced.
         number = max(self._next, math.floor((now - self._origin) / self.period))
+        if self._origin + (number + 1) * self.period <= now:
+            number += 1  # the division was rounded down from a whole number
         scheduled = self._origin + number * self.period
         delay = random.uniform(0, self.jitter) if self.jitter else 0.0
         if not await self._sleep_until(scheduled + delay):

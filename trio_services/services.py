@@ -81,7 +81,10 @@ def service(function: Callable[P, Awaitable[object]]) -> Callable[P, ServiceCall
     def call(*args: P.args, **kwargs: P.kwargs) -> ServiceCall:
         return ServiceCall(function, args, kwargs)
 
-    return update_wrapper(call, function)
+    update_wrapper(call, function)
+    # Who follows this to the function's signature would pass it a `task_status`, at the call.
+    call.__dict__.pop("__wrapped__")
+    return call
 
 
 def start(service: AnyService, task_status: trio.TaskStatus[None]) -> Awaitable[object]:

@@ -1,0 +1,1 @@
+"""An application for the tests of configuration: parcels are sorted and delivered."""

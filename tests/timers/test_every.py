@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import math
+import random
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from hypothesis import given, settings, strategies as st
+from trio.testing import MockClock, assert_checkpoints
+
+from trio_services.lifecycle import current_service, graceful
+from trio_services.supervision import Supervisor, open_supervisor
+from trio_services.timers import Tick, every
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+async def beats(
+    timer: every, count: int, work: Callable[[Tick], float] = lambda tick: 0.0
+) -> list[tuple[float, Tick]]:
+    """The first ticks and when each came; the body takes as long as `work` says."""
+    seen: list[tuple[float, Tick]] = []
+    async for tick in timer:
+        seen.append((trio.current_time(), tick))
+        if len(seen) == count:
+            break
+        await trio.sleep(work(tick))
+    return seen
+
+
+# -- the grid ---------------------------------------------------------------------------
+
+
+async def test_first_tick_comes_at_once_and_the_others_on_the_grid(
+    autojump_clock: MockClock,
+) -> None:
+    await trio.sleep(7)
+    seen = await beats(every(5), 4, lambda tick: 2)
+    assert seen == [(7 + 5 * n, Tick(n, 7 + 5 * n, 0)) for n in range(4)]
+
+
+async def test_grid_does_not_drift_in_a_week(autojump_clock: MockClock) -> None:
+    draw = random.Random(7)
+    seen = await beats(every(300), 7 * 24 * 12 + 1, lambda tick: draw.uniform(0, 299))
+    assert seen == [(300 * n, Tick(n, 300 * n, 0)) for n in range(7 * 24 * 12 + 1)]
+
+
+async def test_grid_of_a_period_that_no_float_holds_does_not_drift(
+    autojump_clock: MockClock,
+) -> None:
+    seen = await beats(every(0.1), 5000, lambda tick: 0.07)
+    assert [tick.number for _, tick in seen] == list(range(5000))
+    assert all(abs(when - 0.1 * n) < 1e-9 for n, (when, _) in enumerate(seen))
+
+
+async def test_start_puts_off_the_whole_grid(autojump_clock: MockClock) -> None:
+    await trio.sleep(1)
+    seen = await beats(every(5, start=3), 3, lambda tick: 1)
+    assert seen == [(4 + 5 * n, Tick(n, 4 + 5 * n, 0)) for n in range(3)]
+
+
+async def test_start_counts_from_the_loop_and_not_from_when_the_timer_was_made(
+    autojump_clock: MockClock,
+) -> None:
+    timer = every(5, start=3)
+    await trio.sleep(100)
+    assert [when for when, _ in await beats(timer, 2)] == [103, 108]
+
+
+async def test_each_loop_has_a_grid_of_its_own(autojump_clock: MockClock) -> None:
+    timer = every(5)
+    await beats(timer, 3)
+    await trio.sleep(2)
+    assert await beats(timer, 2) == [(12, Tick(0, 12, 0)), (17, Tick(1, 17, 0))]
+
+
+# -- overruns ---------------------------------------------------------------------------
+
+
+async def test_missed_ticks_coalesce_and_the_next_is_back_on_the_grid(
+    autojump_clock: MockClock,
+) -> None:
+    seen = await beats(every(10), 4, lambda tick: 34 if tick.number == 0 else 0)
+    assert seen == [
+        (0, Tick(0, 0, 0)),
+        (34, Tick(3, 30, 4)),
+        (40, Tick(4, 40, 0)),
+        (50, Tick(5, 50, 0)),
+    ]
+
+
+async def test_work_that_takes_exactly_its_period_misses_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    seen = await beats(every(10), 4, lambda tick: 10)
+    assert seen == [(10 * n, Tick(n, 10 * n, 0)) for n in range(4)]
+
+
+@pytest.mark.parametrize("period", [0.1, 0.3, 0.7, 1.1])
+async def test_work_that_ends_on_a_beat_gets_that_one_and_not_also_the_one_before(
+    period: float, autojump_clock: MockClock
+) -> None:
+    # In virtual time this is the rule and not the exception, and few periods are numbers that a
+    # float holds exactly.
+    numbers: list[int] = []
+    async for tick in every(period):
+        numbers.append(tick.number)
+        if tick.number > 80:
+            break
+        await trio.sleep_until((tick.number + 3) * period)
+    assert numbers == list(range(0, 82, 3))
+
+
+quarters = st.integers(0, 40).map(lambda n: n / 4)
+
+
+@given(st.lists(quarters, min_size=1, max_size=20), st.sampled_from([0.25, 1.0, 2.5]), quarters)
+@settings(deadline=None)
+def test_every_tick_is_the_newest_that_is_due(
+    durations: list[float], period: float, start: float
+) -> None:
+    async def main() -> list[tuple[float, Tick]]:
+        left = iter(durations)
+        return await beats(every(period, start=start), len(durations) + 1, lambda tick: next(left))
+
+    seen = trio.run(main, clock=MockClock(autojump_threshold=0))
+
+    assert seen[0] == (start, Tick(0, start, 0))
+    for ((before, earlier), (when, tick)), took in zip(pairwise(seen), durations, strict=True):
+        asked = before + took
+        assert tick.number > earlier.number
+        assert tick.scheduled == start + tick.number * period
+        assert tick.late == when - tick.scheduled
+        # It came as soon as it could, and is the newest that there was; if it is one that was
+        # waited for, then it is the very next.
+        assert when == max(asked, tick.scheduled)
+        assert tick.late < period
+        if when > asked:
+            following = max(earlier.number + 1, math.ceil((asked - start) / period))
+            assert tick.number == following
+
+
+# -- jitter -----------------------------------------------------------------------------
+
+
+async def test_jitter_delays_each_tick_but_keeps_the_grid(autojump_clock: MockClock) -> None:
+    seen = await beats(every(10, jitter=3), 200, lambda tick: 1)
+    assert [tick.number for _, tick in seen] == list(range(200))
+    assert [tick.scheduled for _, tick in seen] == [10 * n for n in range(200)]
+    late = [tick.late for _, tick in seen]
+    assert [when - tick.scheduled for when, tick in seen] == pytest.approx(late)
+    assert min(late) >= 0
+    assert max(late) <= 3
+    assert max(late) - min(late) > 1.5
+
+
+async def test_largest_jitter_skips_no_beat(autojump_clock: MockClock) -> None:
+    seen = await beats(every(10, jitter=9.999), 500)
+    assert [tick.number for _, tick in seen] == list(range(500))
+
+
+# -- stopping ---------------------------------------------------------------------------
+
+
+async def test_loop_in_a_region_ends_by_itself_when_a_stop_is_requested_between_ticks(
+    autojump_clock: MockClock,
+) -> None:
+    told: list[tuple[float, str]] = []
+
+    async def service() -> None:
+        with graceful():
+            async for tick in every(5):
+                told.append((trio.current_time(), f"tick {tick.number}"))  # noqa: PERF401
+            told.append((trio.current_time(), "ended"))
+
+    async with open_supervisor(Supervisor("app", [service])):
+        await trio.sleep(7)
+    assert told == [(0, "tick 0"), (5, "tick 1"), (7, "ended")]
+
+
+async def test_loop_in_a_region_ends_after_the_body_in_which_a_stop_was_requested(
+    autojump_clock: MockClock,
+) -> None:
+    told: list[tuple[float, str]] = []
+
+    async def service() -> None:
+        with graceful():
+            async for _ in every(5):
+                await trio.sleep(3)
+                told.append((trio.current_time(), "body"))
+            told.append((trio.current_time(), "ended"))
+
+    async with open_supervisor(Supervisor("app", [service])):
+        await trio.sleep(6)
+    assert told == [(3, "body"), (8, "body"), (8, "ended")]
+
+
+async def test_no_tick_is_made_up_for_after_a_stop(autojump_clock: MockClock) -> None:
+    told: list[int] = []
+
+    async def service() -> None:
+        with graceful():
+            async for tick in every(1):
+                told.append(tick.number)
+                await trio.sleep(4)
+
+    async with open_supervisor(Supervisor("app", [service])):
+        await trio.sleep(2)
+    assert told == [0]
+
+
+async def test_stop_in_the_moment_of_a_tick_ends_the_loop(autojump_clock: MockClock) -> None:
+    told: list[int] = []
+
+    async def service() -> None:
+        with graceful():
+            async for tick in every(5):
+                told.append(tick.number)
+                if tick.number == 1:
+                    current_service().request_stop(10)
+
+    async with open_supervisor(Supervisor("app", [service])):
+        await trio.sleep(20)
+    assert told == [0, 1]
+
+
+async def test_loop_outside_of_a_region_ends_too_but_what_follows_is_cancelled(
+    autojump_clock: MockClock,
+) -> None:
+    told: list[tuple[float, str]] = []
+
+    async def service() -> None:
+        async for tick in every(5):
+            told.append((trio.current_time(), f"tick {tick.number}"))  # noqa: PERF401
+        told.append((trio.current_time(), "ended"))
+        await trio.sleep(1)
+        told.append((trio.current_time(), "went on"))
+
+    async with open_supervisor(Supervisor("app", [service])):
+        await trio.sleep(7)
+    assert told == [(0, "tick 0"), (5, "tick 1"), (7, "ended")]
+
+
+async def test_body_outside_of_a_region_is_cancelled_by_a_stop(autojump_clock: MockClock) -> None:
+    told: list[tuple[float, str]] = []
+
+    async def service() -> None:
+        async for _ in every(5):
+            told.append((trio.current_time(), "begun"))
+            await trio.sleep(3)
+            told.append((trio.current_time(), "done"))
+
+    async with open_supervisor(Supervisor("app", [service])):
+        await trio.sleep(6)
+    assert told == [(0, "begun"), (3, "done"), (5, "begun")]
+    assert trio.current_time() == 6
+
+
+async def test_stop_of_another_service_does_not_end_the_loop(autojump_clock: MockClock) -> None:
+    told: list[float] = []
+
+    async def ticking() -> None:
+        async for _ in every(5):
+            told.append(trio.current_time())  # noqa: PERF401
+
+    async def stopped() -> None:
+        await trio.sleep(2)
+        current_service().request_stop(10)
+
+    async with open_supervisor(Supervisor("app", [ticking, stopped])):
+        await trio.sleep(11)
+    assert told == [0, 5, 10]
+
+
+# -- cancellation -----------------------------------------------------------------------
+
+
+async def test_cancelled_wait_for_a_tick_loses_none(autojump_clock: MockClock) -> None:
+    ticks = aiter(every(5))
+    assert await anext(ticks) == Tick(0, 0, 0)
+    with trio.move_on_after(3):
+        await anext(ticks)
+    assert trio.current_time() == 3
+    assert await anext(ticks) == Tick(1, 5, 0)
+
+
+async def test_each_tick_is_a_checkpoint(autojump_clock: MockClock) -> None:
+    ticks = aiter(every(1e-9))
+    for _ in range(5):
+        with assert_checkpoints():
+            await anext(ticks)
+
+
+async def test_timer_needs_no_service(autojump_clock: MockClock) -> None:
+    assert len(await beats(every(5), 3)) == 3
+
+
+# -- validation -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("period", [0, -1, math.inf, math.nan])
+def test_period_must_be_more_than_nothing_and_finite(period: float) -> None:
+    with pytest.raises(ValueError, match="period"):
+        every(period)
+
+
+@pytest.mark.parametrize("start", [-1, -1e-9, math.inf, math.nan])
+def test_start_must_not_be_in_the_past_and_finite(start: float) -> None:
+    with pytest.raises(ValueError, match="start"):
+        every(5, start=start)
+
+
+@pytest.mark.parametrize("jitter", [-1, 5, 6, math.inf, math.nan])
+def test_jitter_must_be_less_than_the_period(jitter: float) -> None:
+    with pytest.raises(ValueError, match="jitter"):
+        every(5, jitter=jitter)
+
+
+def test_tick_cannot_be_changed() -> None:
+    tick = Tick(0, 0, 0)
+    with pytest.raises(AttributeError):
+        tick.number = 1  # type: ignore[misc]

@@ -1,0 +1,3 @@
+"""The command `trio-services`."""
+
+from ._main import main as main

@@ -1,0 +1,121 @@
+"""`run` and `check`: what begins with a configuration file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from ..admin import Bind
+    from ..config import Application, Configuration
+    from ..host import Companion, Host
+    from ..supervision import Child
+
+F = TypeVar("F", bound=Callable[..., object])
+
+_BAD_CONFIGURATION = 2
+
+
+def _configured(command: F) -> F:
+    """Give a command the file and the overrides that it takes."""
+    overrides = click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Override a key of the file, such as log.level=debug. May be repeated.",
+    )
+    file = click.argument("config", type=click.Path(path_type=Path))
+    return file(overrides(command))
+
+
+@click.command()
+@_configured
+def run(config: Path, overrides: tuple[str, ...]) -> int:
+    """Run the application that the file CONFIG describes.
+
+    SIGINT or SIGTERM stops it in order; a second one at once.
+    """
+    from ..errors import ConfigError
+    from ..host import HostSettings, run
+
+    try:
+        _, application = _read(config, overrides)
+    except ConfigError as error:
+        return _refuse(error.problems)
+    settings = HostSettings(stop_within=application.stop_within, log=application.log)
+    return run(application.tree, config=settings, companions=_companions(application))
+
+
+@click.command()
+@_configured
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def check(config: Path, overrides: tuple[str, ...], *, as_json: bool) -> int:
+    """Do all that `run CONFIG` does, short of starting anything.
+
+    The code that the file names is imported, and handlers that are classes are made.
+    """
+    from ..errors import ConfigError
+    from ._summary import as_dict, as_text
+
+    try:
+        configuration, application = _read(config, overrides)
+    except ConfigError as error:
+        if as_json:
+            click.echo(json.dumps({"ok": False, "problems": error.problems}, ensure_ascii=False))
+        return _refuse(error.problems)
+    summary = as_dict(configuration, application)
+    click.echo(json.dumps(summary, ensure_ascii=False) if as_json else as_text(summary))
+    return 0
+
+
+def _read(path: Path, overrides: tuple[str, ...]) -> tuple[Configuration, Application]:
+    """The configuration in a file, and the application that it describes.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+    """
+    from ..config import build, load
+
+    address = partial(_address, path)
+    configuration = load(path, overrides=overrides, checks={"admin.bind": address})
+    return configuration, build(configuration)
+
+
+def _refuse(problems: tuple[str, ...]) -> int:
+    for problem in problems:
+        click.echo(problem, err=True)
+    return _BAD_CONFIGURATION
+
+
+def _companions(application: Application) -> list[Companion]:
+    """The services around those of the application."""
+    if application.admin is None:
+        return []
+    bind = _address(application.source, application.admin)
+
+    def admin(host: Host) -> Child:
+        from ..admin import serve_admin
+        from ..supervision import Child
+
+        # Probes have nothing in hand that a stop should wait for.
+        return Child(partial(serve_admin, bind, host.unready), name="admin", stop_within=0)
+
+    return [admin]
+
+
+def _address(source: Path, text: str) -> Bind:
+    """Where the admin server listens; a socket's path is relative to the configuration file.
+
+    Raises:
+        ValueError: in one sentence, what is wrong with the text.
+    """
+    from ..admin import Bind
+
+    bind = Bind.parse(text)
+    return Bind(path=str(source.absolute().parent / bind.path)) if bind.path else bind

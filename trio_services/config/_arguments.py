@@ -1,0 +1,148 @@
+"""What a configuration gives to the code that it names: options and queues, by their names."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from functools import partial
+from inspect import Parameter
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import attrs
+from cattrs import Converter
+
+from ..queues import WorkQueue
+from ._code import CodeError
+from ._problems import KeyPath, Problem, quoted, suggestion
+from ._schema import CodeReference, Options
+from ._structure import StructureError, structure
+from ._types import is_class, optional
+
+_OPTIONS = "options"
+
+
+@attrs.define
+class Supplies:
+    """What one table has to give to the code that it names.
+
+    Args:
+        key: where the table is.
+        options: its `options`; None where it has none.
+        queues: all queues, by name.
+        converter: from `strict_converter`.
+    """
+
+    key: KeyPath
+    options: Options | None
+    queues: Mapping[str, WorkQueue[Any]]
+    converter: Converter
+    _asked: bool = attrs.field(default=False, init=False)
+
+    def arguments(
+        self, code: object, reference: CodeReference, field: str, *, leading: int = 0
+    ) -> dict[str, object]:
+        """The arguments that a class or an async function asks for.
+
+        A parameter `options` gets the table's options, structured into the class that it is
+        annotated with; one that is annotated as `WorkQueue[…]` gets the queue of its own name.
+        Whatever else has a default keeps it.
+
+        Args:
+            code: the class or function.
+            reference: what it is called in messages.
+            field: the key in the table that names it.
+            leading: how many of its parameters are not the configuration's to give.
+
+        Raises:
+            StructureError: with everything that it asks for in vain.
+        """
+        filled: dict[str, object] = {}
+        problems: list[Problem] = []
+        try:
+            parameters = list(_parameters(code, leading))
+        except CodeError as error:
+            raise StructureError([Problem((*self.key, field), f"{reference}: {error}")]) from error
+        for parameter, annotation in parameters:
+            try:
+                value = self._value(parameter, annotation)
+            except CodeError as error:
+                problems.append(Problem((*self.key, field), f"{reference} {error}"))
+            except StructureError as error:
+                problems += error.problems
+            else:
+                if value is not Parameter.empty:
+                    filled[parameter.name] = value
+        if problems:
+            raise StructureError(problems)
+        return filled
+
+    def unasked(self) -> list[Problem]:
+        """The problem of options that none of the code has asked for, if it is one."""
+        if self.options is None or self._asked:
+            return []
+        return [Problem((*self.key, _OPTIONS), "its code takes no options")]
+
+    def _value(self, parameter: Parameter, annotation: object) -> object:
+        """What a parameter gets; `Parameter.empty` where it keeps its default."""
+        name = parameter.name
+        has_default = parameter.default is not Parameter.empty
+        if parameter.kind is not Parameter.POSITIONAL_ONLY:
+            if name == _OPTIONS:
+                self._asked = True
+                if self.options is None and has_default:
+                    return Parameter.empty
+                return self._structured(annotation)
+            if (get_origin(annotation) or annotation) is WorkQueue:
+                if name in self.queues:
+                    return self.queues[name]
+                if not has_default:
+                    near = suggestion(name, self.queues) or f"; add a [queues.{name}] table"
+                    raise CodeError(f"asks for a queue {quoted(name)}, which does not exist{near}")
+        if has_default:
+            return Parameter.empty
+        written = parameter.replace(annotation=annotation)
+        remedy = "give it a default, or take it from `options`"
+        if name in self.queues:
+            remedy = f"annotate it as a WorkQueue to get [queues.{name}]"
+        raise CodeError(f"asks for `{written}`, which no configuration can give; {remedy}")
+
+    def _structured(self, annotation: Any) -> object:
+        if not is_class(annotation):
+            raise CodeError("has to annotate its `options` with an attrs class or a dataclass")
+        options = Options({}) if self.options is None else self.options
+        return structure(self.converter, options, annotation, (*self.key, _OPTIONS))
+
+
+def _parameters(code: Any, leading: int) -> Iterator[tuple[Parameter, object]]:
+    """The parameters of some code that a configuration may fill, with their types.
+
+    Raises:
+        CodeError: the annotations cannot be resolved.
+    """
+    try:
+        parameters = list(inspect.signature(code).parameters.values())
+    except ValueError:  # some classes written in C have no signature
+        return
+    try:
+        types = get_type_hints(_annotated(code), include_extras=True)
+    except Exception as error:
+        hint = "; is it imported for type checkers only?" if isinstance(error, NameError) else ""
+        raise CodeError(f"its annotations do not resolve: {error}{hint}") from error
+    for position, parameter in enumerate(parameters):
+        positional = parameter.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+        starred = parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+        if (positional and position < leading) or starred or parameter.name == "task_status":
+            continue
+        annotation = optional(types.get(parameter.name, Parameter.empty))
+        if get_origin(annotation) is Annotated:
+            annotation = get_args(annotation)[0]
+        yield parameter, annotation
+
+
+def _annotated(code: Any) -> Any:
+    """The function whose annotations are those of some code."""
+    if isinstance(code, partial):
+        return _annotated(code.func)
+    if inspect.isclass(code):
+        return inspect.getattr_static(code, "__init__")
+    return code if inspect.isroutine(code) else type(code).__call__

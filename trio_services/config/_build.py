@@ -1,0 +1,242 @@
+"""From a configuration to an application: its code is imported, its tree is made, nothing runs.
+
+The steps, in order: the queues are made; the folder of the file is searched for code; the code of
+each service, pool of workers and schedule is imported and gets what it asks for; the tree is made
+of them, and its worst stop is held against the host's budget. What goes wrong is collected and
+raised together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+from cattrs import Converter
+
+from ..errors import ConfigError, PlanError
+from ..queues import Schedule, Workers, WorkQueue
+from ..resilience import Backoff, Retry
+from ..services import AnyService, Service
+from ..supervision import Child, Limit, Supervisor, check_budget
+from ..telemetry import LogSettings
+from ._arguments import Supplies
+from ._code import (
+    CodeError,
+    Importer,
+    check_async,
+    check_call,
+    check_service,
+    check_transient,
+    told,
+)
+from ._problems import KeyPath, Problem
+from ._schema import (
+    AnyChildTable,
+    BackoffTable,
+    CodeReference,
+    Configuration,
+    RetryTable,
+    ScheduleTable,
+    ServiceTable,
+    Tables,
+    WorkersTable,
+)
+from ._structure import StructureError, strict_converter
+
+AsyncFunction = Callable[..., Awaitable[object]]
+
+
+@attrs.frozen
+class Application:
+    """What a configuration says, ready to be run, once.
+
+    Args:
+        tree: the services, pools of workers and schedules.
+        queues: the queues between them, by name.
+        stop_within: seconds in which a stop has ended.
+        log: what is logged, and how.
+        admin: where the admin server listens; None for nowhere.
+        source: the file that all this comes from.
+    """
+
+    tree: Supervisor
+    queues: Mapping[str, WorkQueue[Any]]
+    stop_within: float
+    log: LogSettings
+    admin: str | None
+    source: Path
+
+
+def build(configuration: Configuration) -> Application:
+    """Import the code that a configuration names, and make an application of it.
+
+    Handlers that are classes are made here, once; services are made at each of their starts.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+    """
+    tables = configuration.tables
+    builder = _Builder(tables, configuration.source.absolute().parent)
+    children = [builder.child(key, table) for key, table in tables.children.items()]
+    tree = builder.tree(children)
+    if tree is None or builder.problems:
+        lines = [configuration.origins.line(problem) for problem in builder.problems]
+        raise ConfigError(list(dict.fromkeys(lines)))  # a handler and its on_dead share options
+    return Application(
+        tree=tree,
+        queues=builder.queues,
+        stop_within=tables.host.stop_within,
+        log=LogSettings(
+            level=tables.log.level, format=tables.log.format, levels=dict(tables.log.levels)
+        ),
+        admin=tables.admin.bind if tables.admin else None,
+        source=configuration.source,
+    )
+
+
+class _Builder:
+    """Makes the parts of an application, and collects what is wrong with them."""
+
+    def __init__(self, tables: Tables, folder: Path) -> None:
+        self.host = tables.host
+        self.queues: dict[str, WorkQueue[Any]] = {
+            name: WorkQueue(name, capacity=table.capacity, when_full=table.when_full)
+            for name, table in tables.queues.items()
+        }
+        self.problems: list[Problem] = []
+        self._importer = Importer(self.host.imports)
+        self._importer.search_beside(folder)
+        self._converter: Converter = strict_converter(folder)
+
+    def tree(self, children: list[Child]) -> Supervisor | None:
+        """The whole tree, if it can be run as written."""
+        limit = Limit(self.host.max_restarts.count, per=self.host.max_restarts.per)
+        with self._collecting("host", "stop_within"):
+            tree = Supervisor(self.host.name, children, max_restarts=limit)
+            check_budget(tree.name, tree.worst_stop, self.host.stop_within)
+            return tree
+        return None
+
+    def child(self, key: KeyPath, table: AnyChildTable) -> Child:
+        """What one table says; with a placeholder for code that cannot be used."""
+        supplies = Supplies(key, table.options, self.queues, self._converter)
+        known = len(self.problems)
+        match table:
+            case ServiceTable():
+                service = self._service(table, supplies)
+            case WorkersTable():
+                service = self._workers(table, supplies)
+            case ScheduleTable():
+                service = self._schedule(table, supplies)
+        if len(self.problems) == known:
+            self.problems += supplies.unasked()
+        return Child(
+            service,
+            name=str(key[1]),
+            after=table.after,
+            restart=table.restart,
+            backoff=_backoff(table.backoff),
+            start_within=table.start_within,
+            stop_within=table.stop_within,
+            critical=table.critical,
+        )
+
+    def _service(self, table: ServiceTable, supplies: Supplies) -> AnyService:
+        with self._collecting(*supplies.key, "use"):
+            code: Any = self._importer.load(table.use)
+            check_service(code, table.use)
+            if isinstance(code, Service):
+                return code
+            return _bound(code, supplies.arguments(code, table.use, "use"))
+        return _placeholder
+
+    def _workers(self, table: WorkersTable, supplies: Supplies) -> AnyService:
+        handler = self._function("handler", table.handler, supplies, "item")
+        on_dead = None
+        if table.on_dead is not None:
+            on_dead = self._function("on_dead", table.on_dead, supplies, "item", "error")
+        return Workers(
+            self.queues[table.queue],
+            handler,
+            count=table.count,
+            timeout=table.timeout,
+            retry=self._retry(table.retry, supplies),
+            on_dead=on_dead,
+        )
+
+    def _schedule(self, table: ScheduleTable, supplies: Supplies) -> AnyService:
+        return Schedule(
+            self._function("call", table.call, supplies),
+            every=table.every,
+            start=table.start,
+            jitter=table.jitter,
+            timeout=table.timeout,
+            retry=self._retry(table.retry, supplies),
+        )
+
+    def _function(
+        self, field: str, reference: CodeReference, supplies: Supplies, *gets: str
+    ) -> AsyncFunction:
+        """The async function that a table names, or an instance of a class that is one.
+
+        Args:
+            field: the key that names it.
+            reference: its name.
+            supplies: what its table has to give.
+            gets: what it is called with.
+        """
+        with self._collecting(*supplies.key, field):
+            code: Any = self._importer.load(reference)
+            check_async(code, reference)
+            leading = 0 if isinstance(code, type) else len(gets)
+            arguments = supplies.arguments(code, reference, field, leading=leading)
+            if isinstance(code, type):
+                try:
+                    function: AsyncFunction = code(**arguments)
+                except Exception as error:
+                    raise CodeError(f"making {reference} failed: {told(error)}") from error
+            else:
+                function = _bound(code, arguments)
+            check_call(function, reference, field, *gets)
+            return function
+        return _placeholder
+
+    def _retry(self, table: RetryTable | None, supplies: Supplies) -> Retry | None:
+        if table is None:
+            return None
+        transient: Any = Exception
+        if table.on is not None:
+            with self._collecting(*supplies.key, "retry", "on"):
+                transient = self._importer.load(table.on)
+                check_transient(transient, table.on)
+                if not isinstance(transient, type):
+                    check_call(transient, table.on, "on", "error")
+        return Retry(table.attempts, Backoff(**attrs.asdict(table.backoff)), transient)
+
+    @contextmanager
+    def _collecting(self, *key: str | int) -> Generator[None]:
+        """Go on after a problem with what a key names."""
+        try:
+            yield
+        except CodeError as error:
+            self.problems.append(Problem(key, str(error)))
+        except PlanError as error:  # which tells each problem on a line of its own
+            self.problems += [Problem(key, line) for line in str(error).splitlines()]
+        except StructureError as error:
+            self.problems += error.problems
+
+
+async def _placeholder(*_: object) -> None:
+    """Stands in the tree for code that cannot be used, so that the rest is checked too."""
+
+
+def _bound(code: Callable[..., Any], arguments: Mapping[str, object]) -> Callable[..., Any]:
+    return partial(code, **arguments) if arguments else code
+
+
+def _backoff(table: BackoffTable | None) -> Backoff | None:
+    return None if table is None else Backoff(**attrs.asdict(table))

@@ -1,0 +1,154 @@
+"""What no table can know by itself: whether the names in one mean something in another. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+
+from ._constraints import is_name
+from ._durations import format_duration
+from ._overrides import Tree
+from ._problems import KeyPath, Problem, is_table, quoted, suggestion
+from ._schema import (
+    CHILDREN,
+    NAMED,
+    RESERVED,
+    AnyChildTable,
+    CodeReference,
+    Tables,
+)
+
+
+def check(tree: Tree, tables: Tables, *, imports_known: bool) -> Iterator[Problem]:
+    """What is wrong between the tables of a document.
+
+    Args:
+        tree: the whole document, whose names count even where their tables are not sound.
+        tables: what of it is sound.
+        imports_known: whether `host.imports` is.
+    """
+    yield from _check_names(tree)
+    names = {name for group in CHILDREN for name in _names(tree, group)}
+    if not names:
+        yield Problem(
+            (), "nothing to run; add a [services.NAME], [workers.NAME] or [schedules.NAME] table"
+        )
+    children = tables.children
+    for key, child in children.items():
+        yield from _check_after(key, child, names)
+        if imports_known:
+            yield from _check_imports(key, child, tables.host.imports)
+    yield from _check_cycles(children)
+    queues = _names(tree, "queues")
+    for name, workers in tables.workers.items():
+        if workers.queue not in queues:
+            near = suggestion(workers.queue, queues)
+            remedy = near or f"; add a [queues.{workers.queue}] table"
+            yield Problem(
+                ("workers", name, "queue"), f"there is no queue {quoted(workers.queue)}{remedy}"
+            )
+    for name, schedule in tables.schedules.items():
+        if schedule.jitter >= schedule.every:
+            yield Problem(
+                ("schedules", name, "jitter"),
+                f"{format_duration(schedule.jitter)} is too large; "
+                f"expected less than the {format_duration(schedule.every)} of `every`",
+            )
+    for name in tables.log.levels:
+        if name not in names:
+            yield Problem(("log", "levels", name), _no_such(name, names))
+
+
+def _names(tree: Tree, group: str) -> list[str]:
+    """The names of the tables in a table; none where it is not one, which is reported by then."""
+    table = tree.get(group)
+    return list(table) if is_table(table) else []
+
+
+def _check_names(tree: Tree) -> Iterator[Problem]:
+    taken: dict[str, str] = {}
+    for group in NAMED:
+        for name in _names(tree, group):
+            key = (group, name)
+            try:
+                is_name(None, None, name)
+            except ValueError as error:
+                yield Problem(key, str(error))
+                continue
+            if group == "queues":
+                continue
+            if name in RESERVED:
+                yield Problem(key, f"the name {quoted(name)} is reserved; choose another")
+            elif name in taken:
+                yield Problem(key, f"the name {quoted(name)} is taken by {taken[name]}.{name}")
+            taken.setdefault(name, group)
+
+
+def _check_after(key: KeyPath, child: AnyChildTable, names: set[str]) -> Iterator[Problem]:
+    for place, name in enumerate(child.after):
+        if name == key[1]:
+            yield Problem((*key, "after", place), f"{quoted(name)} cannot come after itself")
+        elif name not in names:
+            yield Problem((*key, "after", place), _no_such(name, names))
+
+
+def _no_such(name: str, names: Iterable[str]) -> str:
+    return f"there is no service, workers or schedule {quoted(name)}{suggestion(name, names)}"
+
+
+def _check_imports(
+    key: KeyPath, child: AnyChildTable, imports: tuple[str, ...]
+) -> Iterator[Problem]:
+    for field, reference in _references(child):
+        if not is_within(reference.module, imports):
+            near = suggestion(reference.module, imports)
+            yield Problem(
+                (*key, *field),
+                f"{quoted(reference.module)} is not in host.imports; "
+                f"add its package there if this file may load it{near}",
+            )
+
+
+def _references(child: AnyChildTable) -> Iterator[tuple[KeyPath, CodeReference]]:
+    """The code that a table names, by its keys."""
+    for field in ("use", "handler", "on_dead", "call", "retry.on"):
+        key = field.split(".")
+        reference: object = child
+        for part in key:
+            reference = getattr(reference, part, None)
+        if isinstance(reference, CodeReference):
+            yield tuple(key), reference
+
+
+def is_within(module: str, packages: Iterable[str]) -> bool:
+    """Whether a module belongs to one of some packages; those of this project always do."""
+    return any(
+        module == package or module.startswith(f"{package}.")
+        for package in (*packages, "trio_services")
+    )
+
+
+def _check_cycles(children: Mapping[KeyPath, AnyChildTable]) -> Iterator[Problem]:
+    keys = {str(key[1]): key for key in children}
+    # What comes after itself or after nothing that exists is a problem of its own.
+    after = {
+        str(key[1]): [name for name in child.after if name in keys and name != key[1]]
+        for key, child in children.items()
+    }
+    while cycle := _cycle(after):
+        first = min(cycle, key=list(keys).index)
+        start = cycle.index(first)
+        story = " → ".join((*cycle[start:], *cycle[:start], first))
+        yield Problem((*keys[first], "after"), f"each of these comes after the next: {story}")
+        for name in cycle:
+            after[name] = []
+
+
+def _cycle(after: Mapping[str, Iterable[str]]) -> list[str]:
+    """Some names each of which comes after the next, and the last after the first, if any do."""
+    try:
+        TopologicalSorter(after).prepare()
+    except CycleError as error:
+        # Each is followed by what comes after it, and the first is also the last.
+        return list(reversed(error.args[1]))[1:]
+    return []

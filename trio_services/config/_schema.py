@@ -1,0 +1,345 @@
+"""What a configuration file may say: one frozen class for each table.
+
+Each field's metadata holds its documentation, and the unit of its number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, NewType, TypedDict
+
+import attrs
+from attrs import field
+
+from ._constraints import above_zero, at_least, at_most, is_name, is_package
+from ._durations import Seconds
+from ._problems import KeyPath, Origins, shown
+
+RESERVED = frozenset({"admin", "database", "host"})
+
+CHILDREN = ("services", "workers", "schedules")
+"""The tables of what runs, whose names are one namespace."""
+NAMED = ("queues", *CHILDREN)
+"""The tables that hold tables under names of their own."""
+
+Level = Literal["trace", "debug", "info", "success", "warning", "error", "critical"]
+
+Options = NewType("Options", Mapping[str, object])
+"""A table whose keys only the code that asks for it knows."""
+
+
+class About(TypedDict):
+    """The metadata of a field."""
+
+    help: str
+    unit: str
+
+
+def about(help: str, unit: str = "") -> About:  # noqa: A002 -- it is what the field is called
+    """The metadata of a field: a sentence, and the unit where it is a number of something."""
+    return About(help=help, unit=unit)
+
+
+@attrs.frozen
+class CodeReference:
+    """Code by its name: ``inbox.services:WatchFolder``."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.name}"
+
+    @classmethod
+    def parse(cls, text: str) -> CodeReference:
+        """The code that a text names.
+
+        Raises:
+            ValueError: it is written in another way; says what was expected.
+        """
+        module, colon, name = text.partition(":")
+        if text.startswith("."):
+            raise ValueError(f'{shown(text)} is relative; expected "package.module:name"')
+        parts = (*module.split("."), name)
+        if not colon or not all(part.isidentifier() for part in parts):
+            hint = ""
+            before, dot, last = text.rpartition(".")
+            if not colon and dot and all(part.isidentifier() for part in text.split(".")):
+                hint = f"; did you mean {shown(f'{before}:{last}')}?"
+            raise ValueError(
+                f'{shown(text)} does not name code; expected "package.module:name"{hint}'
+            )
+        return cls(module, name)
+
+
+@attrs.frozen
+class LimitTable:
+    """`[host] max_restarts`."""
+
+    count: int = field(
+        default=5,
+        validator=at_least(0),
+        metadata=about("One restart more than this, and the host gives up.", "restarts"),
+    )
+    per: Seconds = field(
+        default=60.0,
+        validator=above_zero,
+        metadata=about("The time in which restarts are counted together.", "seconds"),
+    )
+
+
+@attrs.frozen
+class HostTable:
+    """`[host]`: the application as a whole."""
+
+    name: str = field(
+        default="app",
+        validator=is_name,
+        metadata=about("What the application is called in logs and paths."),
+    )
+    stop_within: Seconds = field(
+        default=30.0,
+        validator=above_zero,
+        metadata=about("A stop ends within this time, come what may.", "seconds"),
+    )
+    imports: tuple[str, ...] = field(
+        default=(),
+        validator=is_package,
+        metadata=about("The only packages that this file may load code from."),
+    )
+    max_restarts: LimitTable = field(
+        default=LimitTable(),
+        metadata=about("How many restarts of services are too many."),
+    )
+
+
+@attrs.frozen
+class LogTable:
+    """`[log]`."""
+
+    level: Level = field(
+        default="info", metadata=about("Messages below this level are not written.")
+    )
+    format: Literal["console", "json"] = field(
+        default="console", metadata=about("Lines for people, or one JSON object a line.")
+    )
+    levels: Mapping[str, Level] = field(
+        factory=dict[str, Level], metadata=about("Levels of single services, by their names.")
+    )
+
+
+@attrs.frozen
+class AdminTable:
+    """`[admin]`; without it there is no admin address."""
+
+    bind: str = field(
+        metadata=about('Where `/live` and `/ready` answer: "127.0.0.1:8765", "unix:run/admin".')
+    )
+
+
+@attrs.frozen
+class QueueTable:
+    """`[queues.NAME]`: a bounded queue in memory."""
+
+    capacity: int = field(
+        default=100,
+        validator=at_least(1),
+        metadata=about("How many items may wait.", "items"),
+    )
+    when_full: Literal["wait", "reject"] = field(
+        default="wait",
+        metadata=about("Whether a put waits for room, or fails, when so many are waiting."),
+    )
+
+
+@attrs.frozen
+class BackoffTable:
+    """`backoff = { … }`: delays that grow."""
+
+    initial: Seconds = field(
+        default=0.5, validator=at_least(0), metadata=about("The first delay.", "seconds")
+    )
+    factor: float = field(
+        default=2.0,
+        validator=at_least(1),
+        metadata=about("Each delay is this many times the one before.", "times"),
+    )
+    cap: Seconds = field(
+        default=60.0, validator=at_least(0), metadata=about("The longest delay.", "seconds")
+    )
+    jitter: float = field(
+        default=0.25,
+        validator=[at_least(0), at_most(1)],
+        metadata=about("The share of each delay that is drawn at random.", "0 to 1"),
+    )
+    reset_after: Seconds = field(
+        default=60.0,
+        validator=at_least(0),
+        metadata=about("After so much healthy running, delays start small again.", "seconds"),
+    )
+
+
+@attrs.frozen
+class RetryTable:
+    """`retry = { … }`: what happens to a job that failed."""
+
+    attempts: int = field(
+        default=5,
+        validator=at_least(1),
+        metadata=about("How often a job is tried in all.", "attempts"),
+    )
+    backoff: BackoffTable = field(
+        default=BackoffTable(), metadata=about("The delays between attempts.")
+    )
+    on: CodeReference | None = field(
+        default=None,
+        metadata=about("Which failures may pass: an exception, or a function that says so."),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class ChildTable:
+    """What can be said of everything that runs; None leaves it to the framework."""
+
+    after: tuple[str, ...] = field(
+        default=(), metadata=about("What has to be ready before, and stops later.")
+    )
+    restart: Literal["always", "on_failure", "never"] | None = field(
+        default=None, metadata=about("After which end it is started again.")
+    )
+    backoff: BackoffTable | None = field(
+        default=None, metadata=about("The delays before restarts.")
+    )
+    start_within: Seconds | None = field(
+        default=None,
+        validator=above_zero,
+        metadata=about("How long it may take to become ready.", "seconds"),
+    )
+    stop_within: Seconds | None = field(
+        default=None,
+        validator=at_least(0),
+        metadata=about("How long it has, at a stop, for the work in hand.", "seconds"),
+    )
+    critical: bool = field(
+        default=True,
+        metadata=about("Whether the host gives up when it has failed for good."),
+    )
+    options: Options | None = field(
+        default=None,
+        repr=False,  # may hold what should not be in a log
+        metadata=about("What its code asks for as `options`, checked against their class."),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class ServiceTable(ChildTable):
+    """`[services.NAME]`."""
+
+    use: CodeReference = field(
+        metadata=about('The Service class or async function, as "package.module:name".')
+    )
+
+
+@attrs.frozen(kw_only=True)
+class WorkersTable(ChildTable):
+    """`[workers.NAME]`: a pool of workers that drains a queue."""
+
+    queue: str = field(metadata=about("The queue that it takes items from."))
+    handler: CodeReference = field(
+        metadata=about('What is called with each item, as "package.module:name".')
+    )
+    on_dead: CodeReference | None = field(
+        default=None,
+        metadata=about("What is called with the item and the error of a job that failed for good."),
+    )
+    count: int = field(
+        default=1,
+        validator=[at_least(1), at_most(10_000)],
+        metadata=about("How many items are worked on at the same time.", "workers"),
+    )
+    timeout: Seconds | None = field(
+        default=None,
+        validator=above_zero,
+        metadata=about("How long one attempt may take.", "seconds"),
+    )
+    retry: RetryTable | None = field(
+        default=None, metadata=about("Whether and when a failed item is tried again.")
+    )
+
+
+@attrs.frozen(kw_only=True)
+class ScheduleTable(ChildTable):
+    """`[schedules.NAME]`: a call on a fixed grid of times."""
+
+    call: CodeReference = field(metadata=about('What is called, as "package.module:name".'))
+    every: Seconds = field(
+        validator=above_zero,
+        metadata=about("The time between the starts of two calls.", "seconds"),
+    )
+    start: Seconds = field(
+        default=0.0, validator=at_least(0), metadata=about("When the first call is.", "seconds")
+    )
+    jitter: Seconds = field(
+        default=0.0,
+        validator=at_least(0),
+        metadata=about("Each call is late by up to this much at random.", "seconds"),
+    )
+    timeout: Seconds | None = field(
+        default=None,
+        validator=above_zero,
+        metadata=about("How long one attempt may take.", "seconds"),
+    )
+    retry: RetryTable | None = field(
+        default=None, metadata=about("Whether and when a failed call is tried again.")
+    )
+
+
+AnyChildTable = ServiceTable | WorkersTable | ScheduleTable
+
+
+@attrs.frozen
+class Tables:
+    """The whole file."""
+
+    host: HostTable = field(default=HostTable(), metadata=about("The application as a whole."))
+    log: LogTable = field(default=LogTable(), metadata=about("What is logged, and how."))
+    admin: AdminTable | None = field(
+        default=None, metadata=about("The address for probes; without it there is none.")
+    )
+    queues: Mapping[str, QueueTable] = field(
+        factory=dict[str, QueueTable], metadata=about("Queues, by name.")
+    )
+    services: Mapping[str, ServiceTable] = field(
+        factory=dict[str, ServiceTable], metadata=about("Services, by name.")
+    )
+    workers: Mapping[str, WorkersTable] = field(
+        factory=dict[str, WorkersTable], metadata=about("Pools of workers, by name.")
+    )
+    schedules: Mapping[str, ScheduleTable] = field(
+        factory=dict[str, ScheduleTable], metadata=about("Periodic calls, by name.")
+    )
+
+    @property
+    def children(self) -> Mapping[KeyPath, AnyChildTable]:
+        """Everything that runs, by its key path, in the order of the file."""
+        return {
+            (group, name): table
+            for group in CHILDREN
+            for name, table in getattr(self, group).items()
+        }
+
+
+@attrs.frozen
+class Configuration:
+    """A configuration in which nothing is wrong that can be seen without its code.
+
+    Args:
+        source: the file that it was read from.
+        tables: what it says, overrides included.
+        origins: where each value came from.
+    """
+
+    source: Path
+    tables: Tables
+    origins: Origins
