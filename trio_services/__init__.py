@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         StartFailed as StartFailed,
         StartTimeout as StartTimeout,
         StopFailed as StopFailed,
-        StopOverdue as StopOverdue,
         TimedOut as TimedOut,
     )
     from .host import (
@@ -63,7 +62,6 @@ _ROOMS = {
         "StartFailed",
         "StartTimeout",
         "StopFailed",
-        "StopOverdue",
         "TimedOut",
     ),
     "host": ("Host", "HostSettings", "open_host", "run", "serve"),

@@ -9,7 +9,6 @@
     │   └── StartTimeout             … within its `start_within`
     ├── RestartLimitExceeded     a supervisor gave up on its children
     ├── StopFailed               services failed while they were being stopped
-    ├── StopOverdue              a service is still there after its deadline
     ├── TimedOut                 a piece of work took longer than its time-out
     ├── QueueFull                the queue has no room and does not wait for any
     └── QueueClosed              the queue accepts no more items
@@ -112,20 +111,7 @@ class StopFailed(ServicesError):
         return "\n".join([head, *_story(self.failures)])
 
 
-class StopOverdue(ServicesError):
-    """A service ignored its cancellation and is still there past its deadline.
-
-    `stack` is where its tasks stand, innermost line last.
-    """
-
-    def __init__(self, service: str, overdue: float, stack: str) -> None:
-        super().__init__(f"{service} is still there {overdue:.1f} s past its stop deadline")
-        self.service = service
-        self.overdue = overdue
-        self.stack = stack
-
-
-class TimedOut(ServicesError):
+class TimedOut(ServicesError, TimeoutError):
     """A piece of work took longer than its time-out of `seconds` and was cancelled."""
 
     def __init__(self, seconds: float) -> None:

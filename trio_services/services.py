@@ -11,6 +11,8 @@ from typing import ParamSpec, cast
 import attrs
 import trio
 
+from .lifecycle import Lifetime
+
 P = ParamSpec("P")
 
 
@@ -36,6 +38,13 @@ class Service(ABC):
         Raises: whatever it likes; its supervisor decides what follows.
 
         Cancellation: at a stop, at once, but for `with graceful():` regions.
+        """
+
+    def enlist(self, lifetime: Lifetime) -> None:
+        """A supervisor has taken it on, and may never come to start it.
+
+        Args:
+            lifetime: the one that its runs will belong to; see `Lifetime.at_end`.
         """
 
 

@@ -2,7 +2,12 @@
 
 from . import _events as events
 from ._bus import Bus as Bus, Listener as Listener, Subscription as Subscription
-from ._failure import leaves_of as leaves_of, summarize as summarize
+from ._failure import (
+    asks_for_exit as asks_for_exit,
+    cause_of as cause_of,
+    leaves_of as leaves_of,
+    summarize as summarize,
+)
 from ._grace import (
     Lifetime as Lifetime,
     current_service as current_service,
@@ -19,6 +24,8 @@ __all__ = [
     "Listener",
     "State",
     "Subscription",
+    "asks_for_exit",
+    "cause_of",
     "current_service",
     "enter_service",
     "events",

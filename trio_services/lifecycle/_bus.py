@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from types import SimpleNamespace
-from typing import Any, Self, cast
+from collections import deque
+from contextlib import contextmanager, suppress
+from typing import Self
 
 import trio
 
@@ -19,42 +19,49 @@ class Bus:
     """Publish events to listeners, synchronously and in order.
 
     A listener is called in the task of whom the event is about, so it must be quick and must not
-    raise. The error of one that does goes to `sys.unraisablehook`: watching an application never
-    harms it.
+    raise. The error of one that does is shown by `sys.excepthook`: watching an application never
+    harms it. An event that a listener publishes comes after the one that it answers.
     """
 
-    __slots__ = ("_listeners",)
+    __slots__ = ("_listeners", "_pending", "_publishing")
 
     def __init__(self) -> None:
-        self._listeners: list[Listener] = []
+        self._listeners: tuple[Listener, ...] = ()
+        self._pending: deque[Event] = deque()
+        self._publishing = False
 
     def publish(self, event: Event) -> None:
         """Tell every listener."""
-        for listener in self._listeners:
-            try:
-                listener(event)
-            except Exception as error:  # noqa: BLE001 -- reported, as from any callback
-                # The type of its argument cannot be made from Python; hooks only read attributes.
-                report = cast("Any", sys.unraisablehook)
-                report(
-                    SimpleNamespace(
-                        exc_type=type(error),
-                        exc_value=error,
-                        exc_traceback=error.__traceback__,
-                        err_msg=f"Listener failed at {event!r}",
-                        object=listener,
-                    )
-                )
+        self._pending.append(event)
+        if self._publishing:
+            return
+        self._publishing = True
+        try:
+            while self._pending:
+                event = self._pending.popleft()
+                for listener in self._listeners:
+                    self._tell(listener, event)
+        finally:
+            self._publishing = False
+
+    def _tell(self, listener: Listener, event: Event) -> None:
+        try:
+            listener(event)
+        except Exception as error:  # noqa: BLE001 -- shown
+            error.add_note(f"raised by the listener {listener!r} at {event!r}")
+            with suppress(Exception):  # whatever a hook raises, there is nobody left to tell
+                sys.excepthook(type(error), error, error.__traceback__)
 
     @contextmanager
     def listening(self, listener: Listener) -> Generator[None, None, None]:
         """Call `listener` with every event that is published inside the block."""
-        # A new list each time, because a listener may be added or removed by another one.
-        self._listeners = [*self._listeners, listener]
+        # New tuples, because a listener may be added or removed while they are being told.
+        self._listeners = (*self._listeners, listener)
         try:
             yield
         finally:
-            self._listeners = [one for one in self._listeners if one is not listener]
+            place = self._listeners.index(listener)
+            self._listeners = self._listeners[:place] + self._listeners[place + 1 :]
 
     @contextmanager
     def subscribe(self, capacity: int = 1000) -> Generator[Subscription, None, None]:
@@ -64,9 +71,10 @@ class Bus:
             capacity: how many events may wait to be read; when there are more, the newest are
                 dropped and counted. ≥ 1.
         """
+        if capacity < 1:
+            raise ValueError(f"the capacity of a subscription must be at least 1, not {capacity}")
         subscription = Subscription(capacity)
-        take = subscription.take  # one object, so that it is found again at the end
-        with self.listening(take), subscription:
+        with self.listening(subscription.take), subscription:
             yield subscription
 
 
@@ -83,6 +91,8 @@ class Subscription:
             self._send.send_nowait(event)
         except trio.WouldBlock:
             self.dropped += 1
+        except trio.ClosedResourceError:
+            pass  # by another listener, at this very event
 
     def __enter__(self) -> Self:
         return self

@@ -14,7 +14,7 @@ from typing import cast
 
 import trio
 
-from ..errors import Failure
+from ..errors import Failure, ServicesError
 
 _MESSAGE_LENGTH = 1000
 # The roots of installed packages and of the standard library: code there is not the user's.
@@ -45,27 +45,49 @@ def summarize(service: str, error: BaseException) -> Failure:
 
 
 def leaves_of(error: BaseException) -> Iterator[BaseException]:
-    """The single errors in a group, or the error itself; without cancellations."""
-    if isinstance(error, BaseExceptionGroup):
-        for part in cast("BaseExceptionGroup[BaseException]", error).exceptions:
-            yield from leaves_of(part)
-    elif not isinstance(error, trio.Cancelled):
-        yield error
+    """The single errors in a group, in order, or the error itself; without cancellations."""
+    todo = [error]
+    while todo:
+        error = todo.pop()
+        if isinstance(error, BaseExceptionGroup):
+            todo += reversed(cast("BaseExceptionGroup[BaseException]", error).exceptions)
+        elif not isinstance(error, trio.Cancelled):
+            yield error
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """A single error that is wrapped in groups, or what was given."""
+    leaves = list(leaves_of(error))
+    return leaves[0] if len(leaves) == 1 else error
+
+
+def asks_for_exit(error: BaseException) -> bool:
+    """Whether an error is about the whole program, as `SystemExit` and `KeyboardInterrupt` are.
+
+    Other libraries' own cancellations are none of that, whatever they inherit from.
+    """
+    return not isinstance(error, Exception | BaseExceptionGroup) and (
+        type(error).__name__ != "CancelledError"
+    )
 
 
 def _where(error: BaseException) -> str:
     """The innermost line of the user's own code that the error, or its cause, came through."""
-    for source in (error, error.__cause__):
+    sources = [error, error.__cause__]
+    ours = isinstance(error, ServicesError)
+    if ours:
+        sources.reverse()  # it is raised in here, about what happened elsewhere
+    for source in sources:
         if source is not None and (place := _innermost(source.__traceback__, own=True)):
             return place
-    return _innermost(error.__traceback__, own=False)
+    return "" if ours else _innermost(error.__traceback__, own=False)
 
 
 def _innermost(traceback: TracebackType | None, *, own: bool) -> str:
     found = None
     while traceback is not None:
         filename = traceback.tb_frame.f_code.co_filename
-        if not own or not filename.startswith(_LIBRARIES):
+        if not own or not filename.startswith((*_LIBRARIES, "<")):  # "<": generated code
             found = traceback
         traceback = traceback.tb_next
     if found is None:

@@ -49,6 +49,7 @@ class Lifetime:
     """
 
     __slots__ = (
+        "_endings",
         "_stop_event",
         "attempt",
         "bus",
@@ -80,6 +81,7 @@ class Lifetime:
         self.scope = trio.CancelScope()
         self.regions: dict[graceful, None] = {}  # in the order in which they were entered
         self.task: trio.lowlevel.Task | None = None
+        self._endings: dict[object, Callable[[], object]] = {}
         self._stop_event: trio.Event | None = None  # made when somebody waits; few do
 
     def __repr__(self) -> str:
@@ -106,6 +108,16 @@ class Lifetime:
         """Tell who listens."""
         self.bus.publish(event)
 
+    def at_end(self, key: object, call: Callable[[], object]) -> bool:
+        """Have something called once when the service has ended for good, whatever its restarts.
+
+        Returns: whether it was new; of calls with the same key only the first is made.
+        """
+        if key in self._endings:
+            return False
+        self._endings[key] = call
+        return True
+
     # -- for its supervisor ------------------------------------------------------------
 
     def enter(self, state: State) -> None:
@@ -114,6 +126,11 @@ class Lifetime:
             raise RuntimeError(f"{self.name} cannot go from {self.state} to {state}")
         self.state = state
         self.since = trio.current_time()
+
+    def end(self) -> None:
+        """It has ended for good."""
+        for call in self._endings.values():
+            call()
 
     def request_stop(self, within: float) -> None:
         """Cancel the service, but for its busy graceful regions, which have `within` seconds.

@@ -25,6 +25,7 @@ from ._job import DeadLetter, Job, Outcome
 T = TypeVar("T")
 
 _DEAD_LETTERS_KEPT = 1000
+_BURST = 64
 
 
 @attrs.frozen
@@ -50,12 +51,14 @@ class QueueStatistics:
     retried: int
 
     def __str__(self) -> str:
-        """The accounts of a queue that has ended, on one line."""
-        parts = [
-            f"{count} {name}"
-            for name in ("done", "discarded", "dead", "returned", "left")
-            if (count := getattr(self, name)) or name in {"done", "dead", "left"}
-        ]
+        """The accounts on one line."""
+        always = {"done", "dead", "left"}
+        outcomes = ("done", "discarded", "dead", "returned", "left")
+        parts = [f"{n} {name}" for name in outcomes if (n := getattr(self, name)) or name in always]
+        if self.in_hand:
+            parts.append(f"{self.in_hand} in hand")
+        if self.depth:
+            parts.append(f"{self.depth} waiting")
         return f"{self.accepted} accepted = {' + '.join(parts)}"
 
 
@@ -72,7 +75,7 @@ class WorkQueue(Generic[T]):
     def __init__(
         self, name: str, capacity: int = 100, when_full: Literal["wait", "reject"] = "wait"
     ) -> None:
-        if capacity < 1 or capacity != int(capacity):
+        if type(capacity) is not int or capacity < 1:
             raise ValueError(f"the capacity of queue {name} must be a whole number ≥ 1")
         if when_full not in ("wait", "reject"):
             raise ValueError(f"when_full of queue {name} must be 'wait' or 'reject'")
@@ -116,8 +119,11 @@ class WorkQueue(Generic[T]):
 
         Cancellation: a put that is cancelled has not put anything.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
         job = self._job(item)
+        if job.number % _BURST:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()  # a producer that never waits gives way to others
         try:
             self._offer(job)
         except trio.WouldBlock:
@@ -147,7 +153,7 @@ class WorkQueue(Generic[T]):
 
     def _accept(self) -> None:
         self._accepted += 1
-        self._accepted_at.append(trio.current_time())
+        self._accepted_at.append(_now())
 
     def close(self) -> None:
         """Accept no more items; workers end when those that wait are done. Idempotent."""
@@ -160,7 +166,7 @@ class WorkQueue(Generic[T]):
         channel = self._receive.statistics()
         depth = channel.current_buffer_used
         # Times of items that were handed over to a worker which has not run since come first.
-        oldest = trio.current_time() - self._accepted_at[-depth] if depth else 0.0
+        oldest = _now() - self._accepted_at[-depth] if depth else 0.0
         return QueueStatistics(
             depth=depth,
             capacity=self.capacity,
@@ -183,23 +189,26 @@ class WorkQueue(Generic[T]):
     # -- for workers -------------------------------------------------------------------
 
     def attach(self) -> None:
-        """Some workers begin to consume."""
+        """Some workers are to consume."""
         self._consumers += 1
 
-    def detach(self, *, for_good: bool) -> int | None:
-        """Some workers have ended; when the last have, for good, close and count what is left.
+    def detach(self) -> bool:
+        """Some workers have ended for good; with the last of them the queue is closed.
 
-        Returns: how many items were left just now; None while others consume or may come back.
+        What is waiting then is left.
+
+        Returns: whether these were the last.
         """
         self._consumers -= 1
-        if self._consumers or not for_good:
-            return None
+        if self._consumers:
+            return False
         self.close()
-        left = self._receive.statistics().current_buffer_used
-        self._left += left
-        self._accepted_at.clear()
-        self._receive.close()
-        return left
+        try:
+            while self.take_nowait() is not None:
+                self._left += 1
+        except trio.EndOfChannel:
+            pass
+        return True
 
     async def take(self) -> Job[T]:
         """The next job, as soon as there is one; whoever takes it owes it a `settle`.
@@ -237,9 +246,19 @@ class WorkQueue(Generic[T]):
     def settle(self, job: Job[T], outcome: Outcome) -> None:
         """Book the outcome of a job that was taken."""
         self._settled[outcome] += 1
-        if job.attempt > 1:
-            self._retried += job.attempt - 1
+
+    def count_retry(self) -> None:
+        """Book a further attempt."""
+        self._retried += 1
 
     def keep(self, letter: DeadLetter[T]) -> None:
         """Remember a dead letter that nobody else takes."""
         self._dead_letters.append(letter)
+
+
+def _now() -> float:
+    """Seconds on Trio's clock; nothing ages where there is none, before and after `trio.run`."""
+    try:
+        return trio.current_time()
+    except RuntimeError:
+        return 0.0

@@ -14,11 +14,19 @@ scope only where a time-out is set.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar, cast
 
 import trio
 
-from ..lifecycle import Lifetime, events, graceful, summarize
+from ..errors import Failure
+from ..lifecycle import (
+    Lifetime,
+    asks_for_exit,
+    cause_of,
+    events,
+    graceful,
+    summarize,
+)
 from ..resilience import Retry, timeout
 from ._job import DeadLetter, Discard, Job, Outcome, current_job
 
@@ -30,8 +38,20 @@ OnDead = Callable[[T, Exception], Awaitable[object]]
 _ONCE = Retry(attempts=1)
 
 
+class Books(Protocol[T]):
+    """Where a source of jobs keeps what a runner has to say about them."""
+
+    def count_retry(self) -> None:
+        """Book a further attempt."""
+        ...
+
+    def keep(self, letter: DeadLetter[T], /) -> None:
+        """Remember a dead letter that nobody else takes."""
+        ...
+
+
 class Runner(Generic[T]):
-    """Runs the jobs of one source, one after the other, for one task.
+    """Runs the jobs of one source.
 
     Args:
         service: the service in whose name it works; events are published there.
@@ -39,10 +59,10 @@ class Runner(Generic[T]):
         timeout: seconds that one attempt may take; None: no limit.
         retry: which failures are tried again, and when; None: none.
         on_dead: takes the item and the last error of a job that failed for good.
-        keep: takes the dead letters that no `on_dead` took.
+        books: those of the source, if it has any.
     """
 
-    __slots__ = ("_handler", "_keep", "_on_dead", "_retry", "_service", "_timeout")
+    __slots__ = ("_books", "_handler", "_on_dead", "_retry", "_service", "_timeout")
 
     def __init__(
         self,
@@ -52,14 +72,14 @@ class Runner(Generic[T]):
         timeout: float | None,
         retry: Retry | None,
         on_dead: OnDead[T] | None = None,
-        keep: Callable[[DeadLetter[T]], None] | None = None,
+        books: Books[T] | None = None,
     ) -> None:
         self._service = service
         self._handler = handler
         self._timeout = timeout
         self._retry = retry or _ONCE
         self._on_dead = on_dead
-        self._keep = keep
+        self._books = books
 
     async def run(self, job: Job[T], region: graceful) -> Outcome:
         """What became of the job; `region` is the graceful region that it runs in.
@@ -69,54 +89,80 @@ class Runner(Generic[T]):
         """
         current_job.set(job)
         try:
-            return await self._attempts(job, region)
+            while True:
+                delay = await self._attempt(job)
+                if isinstance(delay, Outcome):
+                    return delay
+                region.suspend()
+                await trio.sleep(delay)
+                region.resume()
+                if self._books is not None:
+                    self._books.count_retry()
         finally:
             current_job.set(None)
 
-    async def _attempts(self, job: Job[T], region: graceful) -> Outcome:
-        while True:
-            job.attempt += 1
-            try:
-                if self._timeout is None:
-                    await self._handler(job.item)
-                else:
-                    with timeout(self._timeout):
-                        await self._handler(job.item)
-            except Discard:
-                return Outcome.DISCARDED
-            except Exception as error:  # noqa: BLE001 -- a job's failure is data
-                delay = self._retry.delay(job.attempt, error)
-                if delay is None:
-                    await self._bury(job, error)
-                    return Outcome.DEAD
-                failure = summarize(self._service.name, error)
+    async def _attempt(self, job: Job[T]) -> Outcome | float:
+        """The outcome of a job, or the seconds until its next attempt."""
+        job.attempt += 1
+        try:
+            if self._timeout is None:
+                await self._handler(job.item)
             else:
-                return Outcome.DONE
-            self._service.publish(
-                events.JobRetrying(
-                    self._service.name, job.source, job.id, job.attempt, failure, delay
-                )
-            )
-            region.suspend()
-            await trio.sleep(delay)
-            region.resume()
+                with timeout(self._timeout):
+                    await self._handler(job.item)
+        except (trio.Cancelled, GeneratorExit):
+            raise
+        except BaseException as raised:  # noqa: BLE001 -- a job's failure is data
+            cause = cause_of(raised)
+            if asks_for_exit(cause) or _is_cancelled(raised):
+                raise
+            if isinstance(cause, Discard):
+                return Outcome.DISCARDED
+            return await self._after_failure(job, cast("Exception", cause))
+        return Outcome.DONE
 
-    async def _bury(self, job: Job[T], error: Exception) -> None:
+    async def _after_failure(self, job: Job[T], error: Exception) -> Outcome | float:
+        try:
+            delay = self._retry.delay(job.attempt, error)
+        except Exception as broken:  # noqa: BLE001 -- the predicate's own failure is told instead
+            broken.__context__ = error
+            error, delay = broken, None
+        failure = summarize(self._service.name, error)
         name = self._service.name
-        failure = summarize(name, error)
+        if delay is not None:
+            self._service.publish(
+                events.JobRetrying(name, job.source, job.id, job.attempt, failure, delay)
+            )
+            return delay
         self._service.publish(
             events.JobDead(name, job.source, job.id, job.attempt, failure, job.item, error)
         )
-        if self._on_dead is not None:
-            try:
-                await self._on_dead(job.item, error)
-            except Exception as sink_error:  # noqa: BLE001 -- published, and the letter is kept
-                self._service.publish(
-                    events.DeadLetterKept(
-                        name, job.source, job.id, summarize(name, sink_error), job.item, sink_error
-                    )
-                )
-            else:
-                return
-        if self._keep is not None:
-            self._keep(DeadLetter(job.id, job.item, job.attempt, failure))
+        if self._on_dead is None or not await self._was_taken(job, error):
+            self._keep(job, failure)
+        return Outcome.DEAD
+
+    async def _was_taken(self, job: Job[T], error: Exception) -> bool:
+        """Whether `on_dead` took a dead letter; when there was no time left for it, it did not."""
+        assert self._on_dead is not None
+        try:
+            await self._on_dead(job.item, error)
+        except Exception as raised:  # noqa: BLE001 -- published, and the letter is kept
+            name = self._service.name
+            failure = summarize(name, raised)
+            self._service.publish(
+                events.DeadLetterKept(name, job.source, job.id, failure, job.item, raised)
+            )
+            return False
+        return True
+
+    def _keep(self, job: Job[T], failure: Failure) -> None:
+        if self._books is not None:
+            self._books.keep(DeadLetter(job.id, job.item, job.attempt, failure))
+
+
+def _is_cancelled(raised: BaseException) -> bool:
+    """Whether a cancellation is among what was raised."""
+    if not isinstance(raised, BaseExceptionGroup):
+        return False
+    group = cast("BaseExceptionGroup[BaseException]", raised)
+    return group.subgroup(trio.Cancelled) is not None

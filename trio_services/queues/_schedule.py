@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 
 import attrs
+import trio
 from attrs import validators
 
 from .. import timers
@@ -55,10 +57,14 @@ class Schedule(Service):
         runner = Runner(service, self._make, timeout=self.timeout, retry=self.retry)
         with graceful() as region:
             region.suspend()
+            ended = -math.inf
             async for tick in self._ticks():
+                if tick.scheduled < ended:
+                    continue  # it fell due while the call before was still being made
                 region.resume()
                 await runner.run(Job(service.name, tick.number + 1, tick), region)
                 region.suspend()
+                ended = trio.current_time()
 
     def _ticks(self) -> timers.every:
         return timers.every(self.every, start=self.start, jitter=self.jitter)

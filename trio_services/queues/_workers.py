@@ -8,7 +8,7 @@ import attrs
 import trio
 from attrs import validators
 
-from ..lifecycle import current_service, events, graceful
+from ..lifecycle import Lifetime, current_service, events, graceful
 from ..resilience import Retry
 from ..services import Service, name_of
 from ._job import Outcome
@@ -59,25 +59,30 @@ class Workers(Service, Generic[T]):
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Work until the queue is closed and empty, or until a stop."""
         service = current_service()
+        self.enlist(service)
         runner = Runner(
             service,
             self.handler,
             timeout=self.timeout,
             retry=self.retry,
             on_dead=self.on_dead,
-            keep=self.queue.keep,
+            books=self.queue,
         )
-        self.queue.attach()
-        try:
-            async with trio.open_nursery() as nursery:
-                for _ in range(self.count):
-                    nursery.start_soon(self._work, runner)
-                task_status.started()
-        finally:
-            self.queue.detach(for_good=service.stop_requested)
-            service.publish(
-                events.WorkEnded(service.name, self.queue.name, str(self.queue.statistics()))
-            )
+        async with trio.open_nursery() as nursery:
+            for _ in range(self.count):
+                nursery.start_soon(self._work, runner)
+            task_status.started()
+
+    def enlist(self, lifetime: Lifetime) -> None:
+        """Count as consumers until the lifetime ends; the last close the queue's books."""
+
+        def close_books() -> None:
+            if self.queue.detach():
+                accounts = str(self.queue.statistics())
+                lifetime.publish(events.WorkEnded(lifetime.name, self.queue.name, accounts))
+
+        if lifetime.at_end(id(self), close_books):
+            self.queue.attach()
 
     async def _work(self, runner: Runner[T]) -> None:
         queue = self.queue
@@ -102,3 +107,4 @@ class Workers(Service, Generic[T]):
                     queue.settle(job, Outcome.RETURNED)
                     raise
                 queue.settle(job, outcome)
+                del job  # an idle worker does not keep what it had last

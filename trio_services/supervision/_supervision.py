@@ -26,8 +26,17 @@ from ..errors import (
     StartTimeout,
     StopFailed,
 )
-from ..lifecycle import Lifetime, State, enter_service, events, graceful, leaves_of, summarize
-from ..services import start
+from ..lifecycle import (
+    Lifetime,
+    State,
+    asks_for_exit,
+    enter_service,
+    events,
+    graceful,
+    leaves_of,
+    summarize,
+)
+from ..services import Service, start
 from ._child import Child
 from ._plan import stop_within
 from ._restarts import Repetitions, Window
@@ -132,6 +141,8 @@ class Supervision:
 
     def _record(self, child: Child) -> _Record:
         life = Lifetime(f"{self._life.name}/{child.name}", self._life.bus, critical=child.critical)
+        if isinstance(child.service, Service):
+            child.service.enlist(life)
         repetitions = Repetitions(child.backoff or self._spec.backoff)
         return _Record(child, life, repetitions, waits_for=len(child.after))
 
@@ -231,7 +242,7 @@ class Supervision:
             raise raised
         failure = life.failure = summarize(life.name, error)
         stopping = life.stop_requested or cancelled is not None
-        if _asks_for_exit(error):
+        if asks_for_exit(error):
             life.enter(State.FAILED)
             self._give_up(f"{life.name} raised {failure.type}", error)
         else:
@@ -303,6 +314,7 @@ class Supervision:
             if was_entered:
                 life.publish(events.ServiceStopped(life.name, trio.current_time() - told))
         life.task = None
+        life.end()
         self._release(record)
         self._live -= 1
         self._wanted -= record.child.name not in self._attendants
@@ -334,7 +346,7 @@ class Supervision:
 
     def _give_up(self, reason: str, cause: BaseException | None) -> None:
         """Stop all children, and fail then; an exit that was asked for outweighs other reasons."""
-        if self._reason and not (cause is not None and _asks_for_exit(cause)):
+        if self._reason and not (cause is not None and asks_for_exit(cause)):
             return
         self._reason, self._cause = reason, cause
         self._life.publish(events.SupervisorGaveUp(self._life.name, reason, tuple(self._failures)))
@@ -342,7 +354,7 @@ class Supervision:
 
     def _raise_what_failed(self) -> None:
         cause, self._cause = self._cause, None
-        if cause is not None and _asks_for_exit(cause):
+        if cause is not None and asks_for_exit(cause):
             raise cause
         if self._reason:
             raise RestartLimitExceeded(
@@ -427,16 +439,6 @@ class Supervision:
         life.publish(events.ServiceOverdue(life.name, now - life.deadline, stack))
 
 
-def _asks_for_exit(error: BaseException) -> bool:
-    """Whether an error is about the whole program, as `SystemExit` and `KeyboardInterrupt` are.
-
-    Other libraries' own cancellations are none of that, whatever they inherit from.
-    """
-    return not isinstance(error, Exception | BaseExceptionGroup) and (
-        type(error).__name__ != "CancelledError"
-    )
-
-
 def _set_aside_cancellations(
     raised: BaseException,
 ) -> tuple[BaseException | None, BaseException | None]:
@@ -452,6 +454,6 @@ def _set_aside_cancellations(
     if not leaves:
         return cancelled, None
     for leaf in leaves:
-        if _asks_for_exit(leaf):
+        if asks_for_exit(leaf):
             return cancelled, leaf
     return cancelled, leaves[0] if len(leaves) == 1 else rest
