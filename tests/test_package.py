@@ -18,7 +18,7 @@ ROOT = Path(trio_services.__file__).parents[1]
 NAMES = {
     "Backoff", "Child", "ConfigError", "Discard", "Host", "HostSettings", "Limit", "PlanError",
     "QueueClosed", "QueueFull", "RestartLimitExceeded", "Retry", "Schedule", "Service",
-    "ServicesError", "StartFailed", "StartTimeout", "StopFailed", "StopOverdue", "Supervisor",
+    "ServicesError", "StartFailed", "StartTimeout", "StopFailed", "Supervisor",
     "Tick", "TimedOut", "WorkQueue", "Workers", "current_service", "events", "every", "graceful",
     "open_host", "open_supervisor", "run", "serve", "service",
 }  # fmt: skip

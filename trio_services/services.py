@@ -40,7 +40,7 @@ class Service(ABC):
         Cancellation: at a stop, at once, but for `with graceful():` regions.
         """
 
-    def enlist(self, lifetime: Lifetime) -> None:
+    def enlist(self, lifetime: Lifetime) -> None:  # noqa: B027 -- most services need not know
         """A supervisor has taken it on, and may never come to start it.
 
         Args:
@@ -67,11 +67,8 @@ class ServiceCall(Service):
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Make the call."""
-        if takes_task_status(self.function):
-            await self.function(*self.args, **self.kwargs, task_status=task_status)
-        else:
-            task_status.started()
-            await self.function(*self.args, **self.kwargs)
+        call = partial(self.function, *self.args, **self.kwargs)
+        await start(call, task_status)
 
 
 def service(function: Callable[P, Awaitable[object]]) -> Callable[P, ServiceCall]:
@@ -102,18 +99,17 @@ def start(service: AnyService, task_status: trio.TaskStatus[None]) -> Awaitable[
     A service that does not take `task_status` is ready as soon as it is entered.
     """
     run = cast("Callable[..., object]", service.run if isinstance(service, Service) else service)
-    if takes_task_status(run):
-        made = run(task_status=task_status)
-    else:
-        made = run()
-        if isinstance(made, Service):
-            return start(made, task_status)
-        task_status.started()
+    takes_status = takes_task_status(run)
+    made = run(task_status=task_status) if takes_status else run()
+    if isinstance(made, Service):
+        return start(made, task_status)
     if not isinstance(made, Awaitable):
         raise TypeError(
             f"{name_of(service)} returned {made!r}: a service is an async callable, a Service, "
             "or what returns a Service"
         )
+    if not takes_status:
+        task_status.started()
     return cast("Awaitable[object]", made)
 
 
@@ -133,5 +129,7 @@ def name_of(service: object) -> str:
     """The name that a service goes by when it is given none."""
     if isinstance(service, partial):
         return name_of(service.func)
+    if isinstance(service, type):
+        return service.__name__
     name = getattr(service, "name", None) or getattr(service, "__name__", None)
     return name if isinstance(name, str) else type(service).__name__

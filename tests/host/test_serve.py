@@ -313,6 +313,7 @@ async def test_reasons_for_not_being_ready_during_and_after_the_stop(
     async with open_host(busy) as host:
         await trio.sleep(1)
         host.request_stop()
+        await trio.sleep(1)
         assert host.unready() == ["app is stopping"]
         assert not host.ready
     assert host.unready() != []

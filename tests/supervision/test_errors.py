@@ -293,12 +293,12 @@ async def test_listener_that_raises_harms_nobody(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     story = Story()
-    reported: list[str] = []
+    reported: list[object] = []
 
-    def report(unraisable: sys.UnraisableHookArgs) -> None:
-        reported.append(str(unraisable.err_msg))
+    def report(kind: object, error: object, traceback: object) -> None:
+        reported.append(error)
 
-    monkeypatch.setattr(sys, "unraisablehook", report)
+    monkeypatch.setattr(sys, "excepthook", report)
 
     def rude(event: events.Event) -> None:
         raise Boom("listener")

@@ -455,6 +455,9 @@ async def test_nobody_starts_once_the_supervisor_has_given_up(autojump_clock: Mo
             await trio.sleep_forever()
 
     assert len([text for text in story.noted if text.endswith("entered")]) == entered[0]
+    (gave_up,) = story.of(events.SupervisorGaveUp)
+    later = story.events[story.events.index(gave_up) :]
+    assert not any(isinstance(event, events.ServiceStarting) for event in later)
 
 
 async def test_readiness_of_an_earlier_run_is_not_that_of_the_next(

@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import threading
+from contextlib import suppress
 from typing import Self
 
 from ._host import Host
@@ -75,11 +76,15 @@ class Guard:
         blamed = "".join(
             f"  {life.name} is {life.state.replace('_', ' ')}\n" for life in self._host.unended()
         )
+        text = (
+            f"{self._host.name} has not stopped in time, and is ended now. Still there:\n{blamed}"
+        )
         if sys.__stderr__ is not None:
-            sys.__stderr__.write(
-                f"{self._host.name} has not stopped in time, and is ended now. "
-                f"Still there:\n{blamed}"
-            )
-            sys.__stderr__.flush()
-            faulthandler.dump_traceback(file=sys.__stderr__, all_threads=True)
+            with suppress(OSError, ValueError):  # nobody may be there to read it
+                descriptor = sys.__stderr__.fileno()
+                # A reader that has stalled, which may be why nothing stops, must not stop this.
+                os.set_blocking(descriptor, False)
+                os.write(descriptor, text.encode())
+                faulthandler.dump_traceback(descriptor, all_threads=True)
+                os.set_blocking(descriptor, True)  # others may share it
         os._exit(self._status)

@@ -82,8 +82,8 @@ class Host:
         reasons = [
             f"{life.name} is {life.state.replace('_', ' ')}"
             + (f" after {life.failure.type}: {life.failure.message}" if life.failure else "")
-            for life in _leaves(root)
-            if life.critical and life.state not in (State.RUNNING, State.DONE)
+            for life in _critical_leaves(root)
+            if life.state not in (State.RUNNING, State.DONE)
         ]
         if not reasons and root.state not in (State.RUNNING, State.DONE):
             reasons = [f"{self.name} is {root.state}"]
@@ -114,6 +114,17 @@ def _leaves(life: Lifetime) -> Iterator[Lifetime]:
     if life.children:
         for child in life.children.values():
             yield from _leaves(child)
+    else:
+        yield life
+
+
+def _critical_leaves(life: Lifetime) -> Iterator[Lifetime]:
+    """The services below that the application needs, and all of whose supervisors it needs."""
+    if not life.critical:
+        return
+    if life.children:
+        for child in life.children.values():
+            yield from _critical_leaves(child)
     else:
         yield life
 

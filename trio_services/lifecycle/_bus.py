@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator
 from collections import deque
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Self
 

@@ -198,13 +198,14 @@ class graceful:  # noqa: N801 -- reads as an adverb: `with graceful():`
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
-        self._lifetime = _current.get(None)
+        self._lifetime: Lifetime | None = None
         self._busy = True
         self._protected = False
         self._cancel_inside: Callable[[], object] | None = None
 
     def __enter__(self) -> Self:
         self.scope.__enter__()
+        self._lifetime = _current.get(None)
         if self._lifetime is not None:
             self._lifetime.regions[self] = None
             if self._lifetime.stop_requested:
@@ -269,17 +270,21 @@ class graceful:  # noqa: N801 -- reads as an adverb: `with graceful():`
     def _nearest_time_out(self) -> float | None:
         """The soonest deadline between the region and the service, which a shield would hide.
 
-        None: there is a shield between the two already.
+        None: the stop does not reach it, since there is a shield between the two already, or it
+        is in a task outside of the service.
         """
         nearest = math.inf
-        service = self._lifetime.scope if self._lifetime is not None else None
+        lifetime = self._lifetime
         # There is no public way to ask for the scopes around another one.
         status = self.scope._cancel_status
-        while status is not None and (status := status.parent) is not None:
+        while lifetime is not None and status is not None and (status := status.parent):
             scope = status._scope
-            if scope is service:
-                break
+            if scope is lifetime.scope:
+                return nearest
             if scope.shield:
                 return None
-            nearest = min(nearest, -math.inf if scope.cancel_called else scope.deadline)
-        return nearest
+            # Once the service is cancelled, its nurseries' own scopes are, for no other reason.
+            if scope.cancel_called and not lifetime.scope.cancel_called:
+                nearest = -math.inf
+            nearest = min(nearest, scope.deadline)
+        return None

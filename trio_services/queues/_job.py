@@ -39,12 +39,14 @@ class Job(Generic[T]):
         number: counts the jobs of the source from 1.
         item: what the handler gets.
         attempt: how often the handler was entered for it.
+        if_interrupted: its outcome if it is interrupted now.
     """
 
     source: str
     number: int
     item: T
     attempt: int = 0
+    if_interrupted: Outcome = Outcome.RETURNED
 
     @property
     def id(self) -> str:

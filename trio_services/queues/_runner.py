@@ -18,7 +18,6 @@ from typing import Generic, Protocol, TypeVar, cast
 
 import trio
 
-from ..errors import Failure
 from ..lifecycle import (
     Lifetime,
     asks_for_exit,
@@ -112,7 +111,7 @@ class Runner(Generic[T]):
                     await self._handler(job.item)
         except (trio.Cancelled, GeneratorExit):
             raise
-        except BaseException as raised:  # noqa: BLE001 -- a job's failure is data
+        except BaseException as raised:  # a job's failure is data
             cause = cause_of(raised)
             if asks_for_exit(cause) or _is_cancelled(raised):
                 raise
@@ -137,27 +136,21 @@ class Runner(Generic[T]):
         self._service.publish(
             events.JobDead(name, job.source, job.id, job.attempt, failure, job.item, error)
         )
-        if self._on_dead is None or not await self._was_taken(job, error):
-            self._keep(job, failure)
-        return Outcome.DEAD
-
-    async def _was_taken(self, job: Job[T], error: Exception) -> bool:
-        """Whether `on_dead` took a dead letter; when there was no time left for it, it did not."""
-        assert self._on_dead is not None
+        job.if_interrupted = Outcome.DEAD  # it is published as that
+        taken = False
         try:
-            await self._on_dead(job.item, error)
+            if self._on_dead is not None:
+                await self._on_dead(job.item, error)
+                taken = True
         except Exception as raised:  # noqa: BLE001 -- published, and the letter is kept
-            name = self._service.name
-            failure = summarize(name, raised)
+            failed = summarize(name, raised)
             self._service.publish(
-                events.DeadLetterKept(name, job.source, job.id, failure, job.item, raised)
+                events.DeadLetterKept(name, job.source, job.id, failed, job.item, raised)
             )
-            return False
-        return True
-
-    def _keep(self, job: Job[T], failure: Failure) -> None:
-        if self._books is not None:
-            self._books.keep(DeadLetter(job.id, job.item, job.attempt, failure))
+        finally:
+            if not taken and self._books is not None:
+                self._books.keep(DeadLetter(job.id, job.item, job.attempt, failure))
+        return Outcome.DEAD
 
 
 def _is_cancelled(raised: BaseException) -> bool:

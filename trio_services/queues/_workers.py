@@ -11,7 +11,6 @@ from attrs import validators
 from ..lifecycle import Lifetime, current_service, events, graceful
 from ..resilience import Retry
 from ..services import Service, name_of
-from ._job import Outcome
 from ._memory import WorkQueue
 from ._runner import Handler, OnDead, Runner
 
@@ -104,7 +103,7 @@ class Workers(Service, Generic[T]):
                 try:
                     outcome = await runner.run(job, region)
                 except BaseException:
-                    queue.settle(job, Outcome.RETURNED)
+                    queue.settle(job, job.if_interrupted)
                     raise
                 queue.settle(job, outcome)
                 del job  # an idle worker does not keep what it had last

@@ -307,7 +307,8 @@ class Supervision:
                 self._pass(record)
         else:
             if life.state in (State.STARTING, State.RUNNING):
-                life.enter(State.STOPPING)  # it was cancelled without being told
+                life.enter(State.STOPPING)  # it was cancelled before it was told to stop
+                life.publish(events.ServiceStopping(life.name, 0.0))
             told = life.since
             was_entered = life.state is State.STOPPING
             life.enter(State.STOPPED)

@@ -13,7 +13,7 @@ import attrs
 from attrs import validators
 from loguru import logger
 
-from ..errors import Failure
+from ..errors import Failure, ServicesError
 from ..lifecycle import current_service, events
 from ..queues import current_job
 
@@ -59,6 +59,9 @@ def configure_logs(settings: LogSettings, stream: TextIO | None = None) -> None:
         stream: where to. Default: standard error.
     """
     target = stream or sys.stderr
+    if target is None:  # it was closed before Python started
+        logger.configure(handlers=[])
+        return
     colours = settings.format == "console" and target.isatty()
 
     def write(message: Message) -> None:
@@ -166,7 +169,9 @@ class EventLog:
             case events.ServiceReturned(ran=ran):
                 log.info(f"returned after {_seconds(ran)}")
             case events.ServiceFailed(failure=failure, error=error, stopping=stopping):
-                shown = error if self._is_news(failure) else None
+                # Our own errors say all that there is: their frames are those of the supervisor.
+                own = isinstance(error, ServicesError)
+                shown = error if self._is_news(failure) and not own else None
                 when = "failed while stopping" if stopping else "failed"
                 log.opt(exception=shown).error(f"{when}: {_cause(failure)}")
             case events.ServiceRestarting(delay=delay, restart=restart):
