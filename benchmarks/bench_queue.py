@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import trio
 from _pairs import compare
 
-from trio_services import Supervisor, Workers, WorkQueue, open_supervisor
+from trio_services import Supervisor, Workers, WorkQueue
+from trio_services.lifecycle import Bus
+from trio_services.supervision import Tree
 
 ITEMS = 50_000
 WORKERS = 10
@@ -36,21 +39,22 @@ async def raw(capacity: int) -> float:
 async def ours(capacity: int) -> float:
     queue = WorkQueue[int]("items", capacity=capacity)
     began = time.process_time()
-    async with open_supervisor(Supervisor("app", [Workers(queue, nothing, count=WORKERS)])) as tree:
+    tree = Tree(
+        Supervisor("app", [Workers(queue, nothing, count=WORKERS)]), 30.0, Bus(), open_ended=False
+    )
+    async with tree.open():
         for item in range(ITEMS):
             await queue.put(item)
         queue.close()
-        while queue.statistics().done < ITEMS:
-            await trio.sleep(0)
-        tree.request_stop()
+        await tree.wait_ended()
     return (time.process_time() - began) / ITEMS * 1e6
 
 
 for capacity, target in ((100, 0.35), (1, 1.0)):
     compare(
         f"item through a queue of {capacity}, {WORKERS} workers, against a bare channel",
-        lambda capacity=capacity: trio.run(ours, capacity),
-        lambda capacity=capacity: trio.run(raw, capacity),
+        partial(trio.run, ours, capacity),
+        partial(trio.run, raw, capacity),
         unit="CPU µs",
         target=target,
     )

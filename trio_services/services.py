@@ -88,8 +88,10 @@ def service(function: Callable[P, Awaitable[object]]) -> Callable[P, ServiceCall
         return ServiceCall(function, args, kwargs)
 
     update_wrapper(call, function)
-    # Who follows this to the function's signature would pass it a `task_status`, at the call.
-    call.__dict__.pop("__wrapped__")
+    # The call takes no `task_status`; the run that it describes may.
+    signature = inspect.signature(function)
+    kept = [one for one in signature.parameters.values() if one.name != "task_status"]
+    vars(call)["__signature__"] = signature.replace(parameters=kept)
     return call
 
 

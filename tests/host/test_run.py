@@ -454,28 +454,6 @@ def test_process_in_a_catastrophic_regex_is_ended(tmp_path: Path) -> None:
         assert time.monotonic() - begin < 0.2 + GUARD + MARGIN
 
 
-def test_process_whose_interpreter_lock_is_held_before_the_signal_is_ended(
-    tmp_path: Path,
-) -> None:
-    # No signal handler written in Python can run then.
-    code = """
-        import collections, itertools
-
-        async def holding():
-            say("ready")
-            collections.deque(itertools.repeat(None), maxlen=0)
-
-        app(Child(holding, stop_within=0.2), stop_within=0.2)
-    """
-    with running(tmp_path, code) as program:
-        program.wait_for("ready")
-        time.sleep(0.2)
-        begin = program.send()
-
-        assert program.wait(0.2 + GUARD + 2 * MARGIN) != 0
-        assert time.monotonic() - begin < 0.2 + GUARD + MARGIN
-
-
 def test_exit_in_a_service_stops_in_order_and_has_its_status(tmp_path: Path) -> None:
     code = """
         def polite(name):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import faulthandler
+import math
 import os
 import socket
 import sys
 import threading
+import time
 from contextlib import suppress
 from typing import Self
 
@@ -30,9 +32,8 @@ class Guard:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._armed = False
         self._status = _STOP_OVERDUE
-        self._within = 0.0
+        self._deadline = math.inf  # on the monotonic clock
         self._told, self._teller = socket.socketpair()
         self._thread = threading.Thread(target=self._watch, name="stop guard", daemon=True)
 
@@ -41,6 +42,8 @@ class Guard:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        if self._deadline < math.inf and _are_left():
+            return  # the interpreter would wait for those threads, for as long as they like
         faulthandler.cancel_dump_traceback_later()
         self._teller.close()
         self._thread.join()
@@ -48,19 +51,22 @@ class Guard:
 
     def arm(self) -> None:
         """A stop has begun, and has its budget; safe in a signal handler."""
-        if not self._armed:
-            self._set(self._host.stop_within)
+        if self._deadline == math.inf:
+            self._end_within(self._host.stop_within)
 
     def hurry(self, status: int) -> None:
         """Everything was cancelled, and should end at once; safe in a signal handler."""
         self._status = status
-        self._set(0.0)
+        self._end_within(0.0)
 
-    def _set(self, within: float) -> None:
-        self._armed = True
-        self._within = within + GUARD_AFTER
+    def _end_within(self, seconds: float) -> None:
+        now = time.monotonic()
+        self._deadline = min(self._deadline, now + seconds + GUARD_AFTER)
+        within = self._deadline - now
+        if within > threading.TIMEOUT_MAX:
+            return  # nobody will live to see it
         if sys.__stderr__ is not None:
-            faulthandler.dump_traceback_later(self._within, exit=True, file=sys.__stderr__)
+            faulthandler.dump_traceback_later(within, exit=True, file=sys.__stderr__)
         self._teller.send(b"!")
 
     def _watch(self) -> None:
@@ -70,7 +76,8 @@ class Guard:
                     return  # the process ends by itself
             except TimeoutError:
                 self._end()
-            self._told.settimeout(max(0.0, self._within - _AHEAD))
+            # Not zero, which would mean not to wait for what else is to be told.
+            self._told.settimeout(max(0.001, self._deadline - _AHEAD - time.monotonic()))
 
     def _end(self) -> None:
         blamed = "".join(
@@ -88,3 +95,9 @@ class Guard:
                 faulthandler.dump_traceback(descriptor, all_threads=True)
                 os.set_blocking(descriptor, True)  # others may share it
         os._exit(self._status)
+
+
+def _are_left() -> bool:
+    """Whether threads are left that were not made to end with the process."""
+    main = threading.main_thread()
+    return any(not thread.daemon and thread is not main for thread in threading.enumerate())

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
+from ..errors import Failure
 from ..lifecycle import Bus, Lifetime, State
 from ..services import AnyService
 from ..supervision import STOP_WITHIN, Child, Supervisor, Tree, check_budget
@@ -72,6 +73,11 @@ class Host:
         """Whether all services became ready, and no stop was requested since."""
         return self._tree is not None and self._tree.ready
 
+    @property
+    def was_ready(self) -> bool:
+        """Whether all services became ready, whatever happened since."""
+        return self._tree is not None and self._tree.was_ready
+
     def unready(self) -> list[str]:
         """Why the application is not ready, a line for each service; nothing when it is."""
         if self._tree is None:
@@ -81,7 +87,7 @@ class Host:
             return [f"{self.name} is stopping"]
         reasons = [
             f"{life.name} is {life.state.replace('_', ' ')}"
-            + (f" after {life.failure.type}: {life.failure.message}" if life.failure else "")
+            + (f" after {_first_line(life.failure)}" if life.failure else "")
             for life in _critical_leaves(root)
             if life.state not in (State.RUNNING, State.DONE)
         ]
@@ -129,6 +135,11 @@ def _critical_leaves(life: Lifetime) -> Iterator[Lifetime]:
         yield life
 
 
+def _first_line(failure: Failure) -> str:
+    first, *_ = failure.message.splitlines() or [""]
+    return f"{failure.type}: {first}"
+
+
 @asynccontextmanager
 async def open_host(
     tree: AnyService, *, stop_within: float = STOP_WITHIN, companions: Sequence[Companion] = ()
@@ -168,6 +179,6 @@ async def serve(
     """
     host = Host(tree, stop_within, companions)
     async with host.open(open_ended=False):
-        if host.ready:
+        if host.was_ready:  # else it was told to stop before
             task_status.started(host)
         await host.wait_ended()

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Any, Self
 
@@ -91,7 +92,12 @@ async def _main(host: Host, guard: Guard, signals: _Signals) -> int:
             async with host.open(open_ended=False):
                 await host.wait_ended()
     except SystemExit as request:
-        return request.code if isinstance(request.code, int) else int(request.code is not None)
+        if request.code is None or isinstance(request.code, int):
+            return request.code or 0
+        log_critical(str(request.code))  # as Python itself does with `sys.exit("message")`
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except (RestartLimitExceeded, StopFailed) as error:
         log_critical(str(error))
         return 1
@@ -145,4 +151,5 @@ class _Signals:
     def _act(self) -> None:
         if self._token is not None:
             act = self._host.request_stop if self._count == 1 else self._host.cancel
-            self._token.run_sync_soon(act)
+            with suppress(trio.RunFinishedError):  # it has stopped already
+                self._token.run_sync_soon(act)

@@ -32,6 +32,7 @@ class Tree:
         life: the root's lifetime, with those of its children below it.
         bus: where the events of all its services are published.
         stop_within: seconds that a stop may take.
+        was_ready: whether all services became ready, whatever happened since.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Tree:
         self._supervision = Supervision(
             spec, self.life, open_ended=open_ended, attendants=attendants
         )
+        self.was_ready = False
         self._surrounding = surrounding_service()
         self._settled = trio.Event()  # ready, or ended
         self._ended = trio.Event()
@@ -169,6 +171,7 @@ class _RootStatus:
             return  # it was told to stop meanwhile
         took = trio.current_time() - life.since
         life.enter(State.RUNNING)
+        self._tree.was_ready = True
         life.publish(events.ServiceReady(life.name, took))
         self._tree._settled.set()
 

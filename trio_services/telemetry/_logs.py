@@ -104,13 +104,14 @@ def _as_text(record: Record, colours: bool) -> str:
     level = record["level"].name
     extra = record["extra"]
     who = " ".join(str(extra[key]) for key in ("service", "job") if key in extra)
+    text = "\n".join([f"{who}: " * bool(who) + record["message"], *_traceback(record)])
     # What follows on further lines is indented, and so cannot pass for a line of its own.
-    text = "\n".join([record["message"], *_traceback(record)]).replace("\n", "\n    ")
+    text = _printable(text.replace("\n", "\n    "))
     time = record["time"].strftime("%H:%M:%S.%f")[:-3]
     shown = f"{level:<8}"
     if colours and level in _COLOURS:
         shown = f"\x1b[{_COLOURS[level]}m{shown}\x1b[0m"
-    return f"{time} {shown} {who + ': ' if who else ''}{_printable(text)}"
+    return f"{time} {shown} {text}"
 
 
 def _as_json(record: Record) -> str:
@@ -122,7 +123,16 @@ def _as_json(record: Record) -> str:
     }
     if lines := _traceback(record):
         entry["traceback"] = "\n".join(lines)
-    return json.dumps(entry, default=str, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return _dumps(entry)
+    except ValueError:  # NaN and infinity are no JSON; a cycle has no end
+        return _dumps(
+            {key: value if isinstance(value, str) else repr(value) for key, value in entry.items()}
+        )
+
+
+# ASCII only: some characters end a line, steer a terminal, or cannot be encoded.
+_dumps = json.JSONEncoder(default=str, allow_nan=False, separators=(",", ":")).encode
 
 
 def _printable(text: str) -> str:
