@@ -104,6 +104,7 @@ def _as_text(record: Record, colours: bool) -> str:
     level = record["level"].name
     extra = record["extra"]
     who = " ".join(str(extra[key]) for key in ("service", "job") if key in extra)
+    who = who.replace("\n", "\\n")
     text = "\n".join([f"{who}: " * bool(who) + record["message"], *_traceback(record)])
     # What follows on further lines is indented, and so cannot pass for a line of its own.
     text = _printable(text.replace("\n", "\n    "))
@@ -126,9 +127,7 @@ def _as_json(record: Record) -> str:
     try:
         return _dumps(entry)
     except ValueError:  # NaN and infinity are no JSON; a cycle has no end
-        return _dumps(
-            {key: value if isinstance(value, str) else repr(value) for key, value in entry.items()}
-        )
+        return _dumps({key: str(value) for key, value in entry.items()})
 
 
 # ASCII only: some characters end a line, steer a terminal, or cannot be encoded.
