@@ -44,9 +44,11 @@ def lint(session: nox.Session) -> None:
     install(session, "lint")
     session.run("ruff", "format", "--check", *CODE, "docs")
     session.run("ruff", "check", *CODE, "docs")
+    # Any service may be startable, and pass its `task_status` on. That each public function
+    # checkpoints is for the tests: ASYNC910 cannot see it through those that it is made of.
     files = [str(file) for folder in CODE for file in sorted(Path(folder).rglob("*.py"))]
-    # Any service may be startable, and pass its `task_status` on.
-    session.run("python", "-m", "flake8_async", "--disable=ASYNC114,ASYNC128", *files, "noxfile.py")
+    disable = "--disable=ASYNC114,ASYNC128,ASYNC910,ASYNC911"
+    session.run("python", "-m", "flake8_async", disable, *files, "noxfile.py")
     session.run("lint-imports", "--no-cache")
 
 

@@ -28,7 +28,8 @@ def compare(
         target: the ratio that we want to stay at or below.
         pairs: how many pairs count, after one to warm up.
     """
-    ours(), reference()
+    ours()
+    reference()
     measured = [(ours(), reference()) for _ in range(pairs)]
     ratios = [mine / theirs for mine, theirs in measured]
     print(

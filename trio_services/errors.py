@@ -35,7 +35,7 @@ class ConfigError(ServicesError):
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
+        self.problems: tuple[str, ...] = tuple(problems)
 
 
 class PlanError(ServicesError):
@@ -92,7 +92,7 @@ class RestartLimitExceeded(ServicesError):
         super().__init__(supervisor, reason, failures)
         self.supervisor = supervisor
         self.reason = reason
-        self.failures = tuple(failures)
+        self.failures: tuple[Failure, ...] = tuple(failures)
 
     def __str__(self) -> str:
         return "\n".join([f"{self.supervisor} gave up: {self.reason}", *_story(self.failures)])
@@ -104,7 +104,7 @@ class StopFailed(ServicesError):
     def __init__(self, supervisor: str, failures: Sequence[Failure]) -> None:
         super().__init__(supervisor, failures)
         self.supervisor = supervisor
-        self.failures = tuple(failures)
+        self.failures: tuple[Failure, ...] = tuple(failures)
 
     def __str__(self) -> str:
         head = f"{self.supervisor} stopped, but {len(self.failures)} of its services failed at it:"

@@ -114,6 +114,24 @@ def test_hook_that_raises_itself_harms_nobody(monkeypatch: pytest.MonkeyPatch) -
     assert len(told) == 1
 
 
+class Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+    def __call__(self, event: events.Event) -> None:
+        raise ValueError("broken listener")
+
+
+def test_what_cannot_be_printed_harms_nobody(shown: list[BaseException]) -> None:
+    bus = Bus()
+    told: list[events.Event] = []
+    event = events.ServiceReady("app/service", 1.0, Unprintable(), at=0)
+    with bus.listening(Unprintable()), bus.listening(told.append):
+        bus.publish(event)
+    assert told == [event]
+    assert [str(error) for error in shown] == ["broken listener"]
+
+
 def test_exit_that_was_asked_for_passes_through_a_listener() -> None:
     bus = Bus()
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from trio_services.lifecycle import Lifetime, current_service, graceful
+from trio_services.lifecycle import Bus, Lifetime, current_service, events, graceful
 from trio_services.supervision import Child, Supervisor, open_supervisor
 
 from .running import Diary, running
@@ -924,6 +924,25 @@ async def test_region_entered_after_a_hard_cancellation_does_no_work(
     assert diary.lines == [(20, "entered")]
 
 
+async def test_region_resumed_when_there_is_no_time_acquires_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    lock = trio.Lock()
+    event = trio.Event()
+
+    async def service() -> None:
+        with graceful() as region:
+            region.suspend()
+            await event.wait()
+            region.resume()
+            await lock.acquire()
+
+    async with running(service) as life:
+        event.set()
+        life.request_stop(0)
+    assert not lock.locked()
+
+
 # -- around the service -----------------------------------------------------------------
 
 
@@ -996,6 +1015,30 @@ async def test_cancellation_of_the_embedding_application_lets_the_work_in_hand_f
 
 
 # -- the handle of a service ------------------------------------------------------------
+
+
+async def test_new_service_waits_and_has_done_nothing_yet(autojump_clock: MockClock) -> None:
+    await trio.sleep(3)
+    life = Lifetime("app/service", Bus())
+    assert repr(life) == "<app/service waiting>"
+    assert (life.since, life.progressed_at, life.attempt, life.failure) == (3, 3, 0, None)
+    assert (life.stop_requested, life.deadline, life.critical) == (False, math.inf, True)
+    assert not Lifetime("app/service", Bus(), critical=False).critical
+
+
+async def test_service_publishes_where_its_tree_does(autojump_clock: MockClock) -> None:
+    bus = Bus()
+    told: list[events.Event] = []
+    mine = events.ServiceStarting("app/service", 7, at=0)
+
+    async def service() -> None:
+        current_service().publish(mine)
+        await trio.sleep(1)
+
+    with bus.listening(told.append):
+        async with open_supervisor(Supervisor("app", [service]), bus=bus):
+            await trio.sleep(2)
+    assert mine in told
 
 
 async def test_handle_is_that_of_the_service_in_all_of_its_tasks(

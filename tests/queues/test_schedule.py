@@ -94,6 +94,16 @@ async def test_call_longer_than_its_period_delays_the_next_to_a_place_on_the_gri
     assert call.begun == [0, 20, 40]
 
 
+@pytest.mark.parametrize("period", [0.1, 0.7, 1.1])
+async def test_call_that_takes_exactly_its_period_delays_nothing(
+    period: float, autojump_clock: MockClock
+) -> None:
+    call = Calls(*[period] * 100)
+    async with working(scheduled(call, every=period)):
+        await trio.sleep(99.5 * period)
+    assert [round(when / period) for when in call.begun] == list(range(100))
+
+
 async def test_failing_call_does_not_end_the_schedule(autojump_clock: MockClock) -> None:
     made: list[float] = []
 

@@ -11,7 +11,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from trio_services.errors import QueueClosed, RestartLimitExceeded, TimedOut
-from trio_services.lifecycle import State, current_service, events, graceful
+from trio_services.lifecycle import Bus, State, current_service, events, graceful
 from trio_services.queues import Discard, Workers, WorkQueue, current_job
 from trio_services.resilience import Backoff, Retry
 from trio_services.supervision import Child, Limit, Supervisor, open_supervisor
@@ -388,6 +388,31 @@ async def test_item_discarded_by_a_task_of_its_handler_is_discarded(
     async with working(Workers(queue, handle)):
         await trio.sleep(1)
     assert ends(queue.statistics()) == {"discarded": 1}
+
+
+@pytest.mark.parametrize("exit_", [KeyboardInterrupt, SystemExit])
+async def test_exit_that_was_asked_for_beside_another_error_is_no_job_s_failure(
+    exit_: type[BaseException], autojump_clock: MockClock
+) -> None:
+    queue = filled(1)
+
+    async def cleans_up_badly() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("broken clean-up")
+
+    async def handle(item: int) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cleans_up_badly)
+            await trio.sleep(1)
+            raise exit_
+
+    with pytest.raises(exit_):
+        async with working(Workers(queue, handle)):
+            await trio.sleep(10)
+    assert trio.current_time() == 1
+    assert ends(queue.statistics()) == {"returned": 1}
 
 
 async def test_foreign_library_s_own_cancellation_is_a_failure_like_any_other(
@@ -824,6 +849,103 @@ async def test_pool_that_is_given_up_counts_what_is_left(autojump_clock: MockClo
         async with open_supervisor(Supervisor("app", [pool], max_restarts=Limit(0, per=1))):
             await trio.sleep(20)
     assert ends(queue.statistics()) == {"returned": 1, "left": 2}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+async def test_pool_that_was_never_started_counts_what_is_left(
+    nested: bool, autojump_clock: MockClock
+) -> None:
+    queue = filled(1, 2)
+
+    async def never_ready(*, task_status: trio.TaskStatus[None]) -> None:
+        await trio.sleep_forever()
+
+    pool = Child(Workers(queue, sleeps), name="pool", after=() if nested else ["never_ready"])
+    late = Supervisor("part", [pool], after=["never_ready"]) if nested else pool
+    with trio.move_on_after(5):
+        async with open_supervisor(Supervisor("app", [never_ready, late])):
+            raise AssertionError("never ready")
+    assert ends(queue.statistics()) == {"left": 2}
+    with pytest.raises(QueueClosed):
+        queue.put_nowait(3)
+
+
+async def test_restart_of_the_supervisor_of_a_pool_loses_nothing_that_waits(
+    autojump_clock: MockClock,
+) -> None:
+    queue = filled(1, 1, 1, 1)
+    starts = 0
+
+    async def crashes_once() -> None:
+        nonlocal starts
+        starts += 1
+        await trio.sleep(2.5)
+        if starts == 1:
+            raise OSError("crash")
+
+    part = Supervisor("part", [Workers(queue, sleeps), Child(crashes_once, restart="never")])
+    async with working(Child(part, backoff=EXACT)) as watched:
+        await trio.sleep(20)
+        assert starts == 2
+        assert watched.of(events.WorkEnded) == []
+        queue.put_nowait(1)
+        await trio.sleep(5)
+        assert ends(queue.statistics()) == {"done": 5}
+    assert len(watched.of(events.WorkEnded)) == 1
+
+
+async def test_supervisor_of_a_pool_that_is_given_up_counts_what_is_left_once(
+    autojump_clock: MockClock,
+) -> None:
+    queue = filled(1, 1, 1, 1)
+
+    async def crashes() -> None:
+        await trio.sleep(0.5)
+        raise OSError("crash")
+
+    part = Supervisor("part", [Workers(queue, sleeps), Child(crashes, restart="never")])
+    bus = Bus()
+    ended: list[events.Event] = []
+
+    def listen(event: events.Event) -> None:
+        if isinstance(event, events.WorkEnded):
+            ended.append(event)
+
+    with bus.listening(listen), pytest.raises(RestartLimitExceeded):
+        async with open_supervisor(
+            Supervisor("app", [part], max_restarts=Limit(2, per=60)), bus=bus
+        ):
+            await trio.sleep(100)
+    assert len(ended) == 1
+    assert ends(queue.statistics()) == {"done": 3, "left": 1}
+
+
+async def test_workers_that_are_made_anew_for_each_start_are_let_go_and_close_the_books_once(
+    autojump_clock: MockClock,
+) -> None:
+    queue = filled(5)
+    alive: list[weakref.ref[Workers[int]]] = []
+
+    async def pool() -> None:
+        workers = Workers(queue, sleeps)
+        alive.append(weakref.ref(workers))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(workers.run)
+            await trio.sleep(0.5)
+            raise OSError("crash")
+
+    child = Child(pool, backoff=Backoff(initial=0))
+    bus = Bus()
+    seen: list[events.Event] = []
+    with bus.listening(seen.append):
+        tree = Supervisor("app", [child], max_restarts=Limit(1000, per=1))
+        async with open_supervisor(tree, bus=bus):
+            await trio.sleep(20.25)
+            seen.clear()
+            gc.collect()
+            assert len(alive) == 41
+            assert sum(one() is not None for one in alive) <= 2
+    assert len([event for event in seen if isinstance(event, events.WorkEnded)]) == 1
 
 
 async def test_workers_of_a_queue_that_was_stopped_before_end_at_once(

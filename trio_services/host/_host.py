@@ -43,8 +43,8 @@ class Host:
             ]
             root = attrs.evolve(root, children=(*first, *rest))
         check_budget(root.name, root.worst_stop, stop_within)
-        self.name = root.name
-        self.bus = Bus()
+        self.name: str = root.name
+        self.bus: Bus = Bus()
         self.stop_within = stop_within
         self._root = root
         self._tree: Tree | None = None

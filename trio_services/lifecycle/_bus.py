@@ -82,7 +82,7 @@ class Subscription:
     """The events published since it was opened, in order; `dropped` counts those that were lost."""
 
     def __init__(self, capacity: int) -> None:
-        self.dropped = 0
+        self.dropped: int = 0
         self._send, self._receive = trio.open_memory_channel[Event](capacity)
 
     def take(self, event: Event) -> None:

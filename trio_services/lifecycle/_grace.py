@@ -68,17 +68,18 @@ class Lifetime:
     )
 
     def __init__(self, name: str, bus: Bus, *, critical: bool = True) -> None:
-        self.name = name
-        self.bus = bus
-        self.critical = critical
-        self.state = State.WAITING
-        self.since = self.progressed_at = trio.current_time()
-        self.attempt = 0
+        self.name: str = name
+        self.bus: Bus = bus
+        self.critical: bool = critical
+        self.state: State = State.WAITING
+        self.since: float = trio.current_time()
+        self.progressed_at: float = self.since
+        self.attempt: int = 0
         self.failure: Failure | None = None
-        self.stop_requested = False
-        self.deadline = math.inf
+        self.stop_requested: bool = False
+        self.deadline: float = math.inf
         self.children: Mapping[str, Lifetime] = _NO_CHILDREN
-        self.scope = trio.CancelScope()
+        self.scope: trio.CancelScope = trio.CancelScope()
         self.regions: dict[graceful, None] = {}  # in the order in which they were entered
         self.task: trio.lowlevel.Task | None = None
         self._endings: dict[object, Callable[[], object]] = {}
@@ -197,7 +198,7 @@ class graceful:  # noqa: N801 -- reads as an adverb: `with graceful():`
     __slots__ = ("_busy", "_cancel_inside", "_lifetime", "_protected", "scope")
 
     def __init__(self) -> None:
-        self.scope = trio.CancelScope()
+        self.scope: trio.CancelScope = trio.CancelScope()
         self._lifetime: Lifetime | None = None
         self._busy = True
         self._protected = False

@@ -25,7 +25,7 @@ class timeout:  # noqa: N801 -- reads as a verb: `with timeout(30.0):`
     def __init__(self, seconds: float) -> None:
         if not seconds > 0:
             raise ValueError(f"a time-out must be more than 0 s, not {seconds}")
-        self.seconds = seconds
+        self.seconds: float = seconds
         self._scope = trio.CancelScope(relative_deadline=seconds)
 
     def __enter__(self) -> None:

@@ -47,7 +47,7 @@ class Tree:
         check_budget(spec.name, spec.worst_stop, stop_within)
         self.bus = bus
         self.stop_within = stop_within
-        self.life = Lifetime(spec.name, bus)
+        self.life: Lifetime = Lifetime(spec.name, bus)
         self._supervision = Supervision(
             spec, self.life, open_ended=open_ended, attendants=attendants
         )
@@ -115,6 +115,7 @@ class Tree:
         life = self.life
         if life.state.ended:
             self._settle()
+            await trio.lowlevel.checkpoint()
             return
         life.attempt = 1
         life.enter(State.STARTING)

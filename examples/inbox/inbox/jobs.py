@@ -59,7 +59,7 @@ class KeepDeadLetter:
 
     async def __call__(self, row: Row, error: Exception) -> None:
         """Keep one row."""
-        letter = {
+        letter: dict[str, object] = {
             "file": row.file.name,
             "digest": row.file.digest,
             "line": row.line,

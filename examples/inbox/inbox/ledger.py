@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -116,7 +116,7 @@ class Ledger:
         return await trio.to_thread.run_sync(transact)
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _open(self) -> Generator[sqlite3.Connection, None, None]:
         with closing(sqlite3.connect(self.path, timeout=2.0)) as database:
             database.execute("PRAGMA synchronous = normal")
             yield database
