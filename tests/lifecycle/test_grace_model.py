@@ -1,4 +1,7 @@
-"""Random services with regions and time-outs, held against a model of what a stop does to them."""
+"""Random services with regions, time-outs and child tasks, and what a stop does to them.
+
+What they really do is held against a model.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,12 @@ class TimeOut:
     body: tuple[Step, ...]
 
 
-Step = Work | Region | TimeOut
+@attrs.frozen
+class Tasks:
+    children: tuple[tuple[Step, ...], ...]
+
+
+Step = Work | Region | TimeOut | Tasks
 
 works = st.builds(Work, st.integers(1, 5))
 steps = st.recursive(
@@ -41,6 +49,12 @@ steps = st.recursive(
     lambda inner: st.one_of(
         st.builds(Region, st.lists(inner, min_size=1, max_size=3).map(tuple)),
         st.builds(TimeOut, st.integers(1, 9), st.lists(inner, min_size=1, max_size=3).map(tuple)),
+        st.builds(
+            Tasks,
+            st.lists(
+                st.lists(inner, min_size=1, max_size=3).map(tuple), min_size=1, max_size=3
+            ).map(tuple),
+        ),
     ),
     max_leaves=8,
 )
@@ -63,6 +77,8 @@ def apart(program: Sequence[Step]) -> tuple[Step, ...]:
             elif isinstance(step, TimeOut):
                 fraction /= 2
                 made.append(TimeOut(step.seconds + fraction, each(step.body)))
+            elif isinstance(step, Tasks):
+                made.append(Tasks(tuple(each(child) for child in step.children)))
             else:
                 made.append(step)
         return tuple(made)
@@ -81,6 +97,10 @@ async def really(body: Sequence[Step], done: list[float]) -> None:
         elif isinstance(step, Region):
             with graceful():
                 await really(step.body, done)
+        elif isinstance(step, Tasks):
+            async with trio.open_nursery() as nursery:
+                for child in step.children:
+                    nursery.start_soon(really, child, done)
         else:
             with trio.move_on_after(step.seconds):
                 await really(step.body, done)
@@ -102,7 +122,8 @@ def run_really(program: Sequence[Step], stop: float, within: float) -> tuple[lis
             life.request_stop(within)
         return trio.current_time()
 
-    return done, trio.run(main, clock=MockClock(autojump_threshold=0))
+    end = trio.run(main, clock=MockClock(autojump_threshold=0))
+    return done, end
 
 
 # -- what it should do ------------------------------------------------------------------
@@ -140,6 +161,8 @@ class Model:
                     self.run(step.body)
                 finally:
                     self.regions.pop()
+            elif isinstance(step, Tasks):
+                self.all_of(step.children)
             else:
                 place = len(self.around)
                 self.around.append(self.now + step.seconds)
@@ -150,6 +173,21 @@ class Model:
                         raise
                 finally:
                     self.around.pop()
+
+    def all_of(self, children: tuple[tuple[Step, ...], ...]) -> None:
+        begun = self.now
+        ended = [begun]
+        left: list[Stopped | Expired] = []
+        for child in children:
+            self.now = begun
+            try:
+                self.run(child)
+            except (Stopped, Expired) as reason:
+                left.append(reason)
+            ended.append(self.now)
+        self.now = max(ended)
+        if left:  # a stop outweighs a time-out
+            raise min(left, key=lambda reason: isinstance(reason, Expired))
 
     def work(self, seconds: float) -> None:
         end = self.now + seconds
@@ -171,7 +209,7 @@ def run_model(program: Sequence[Step], stop: float, within: float) -> tuple[list
     model = Model(stop, stop + within)
     with suppress(Stopped):
         model.run(program)
-    return model.done, max(model.now, stop)
+    return sorted(model.done), max(model.now, stop)
 
 
 @given(programs, st.integers(0, 20), st.integers(0, 20))

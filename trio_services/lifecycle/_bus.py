@@ -48,8 +48,9 @@ class Bus:
         try:
             listener(event)
         except Exception as error:  # noqa: BLE001 -- shown
-            error.add_note(f"raised by the listener {listener!r} at {event!r}")
-            with suppress(Exception):  # whatever a hook raises, there is nobody left to tell
+            with suppress(Exception):  # whatever that raises, there is nobody left to tell
+                error.add_note(f"raised by the listener {listener!r} at {event!r}")
+            with suppress(Exception):
                 sys.excepthook(type(error), error, error.__traceback__)
 
     @contextmanager

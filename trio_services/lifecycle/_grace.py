@@ -36,6 +36,7 @@ class Lifetime:
         name: its path in the tree, like ``inbox/watch``.
         bus: where it publishes.
         critical: whether the application is not well without it.
+        parent: that of its supervisor; None at the root.
 
     Attributes:
         state: what it is doing.
@@ -58,6 +59,7 @@ class Lifetime:
         "deadline",
         "failure",
         "name",
+        "parent",
         "progressed_at",
         "regions",
         "scope",
@@ -67,10 +69,13 @@ class Lifetime:
         "task",
     )
 
-    def __init__(self, name: str, bus: Bus, *, critical: bool = True) -> None:
+    def __init__(
+        self, name: str, bus: Bus, *, critical: bool = True, parent: Lifetime | None = None
+    ) -> None:
         self.name: str = name
         self.bus: Bus = bus
         self.critical: bool = critical
+        self.parent: Lifetime | None = parent
         self.state: State = State.WAITING
         self.since: float = trio.current_time()
         self.progressed_at: float = self.since
@@ -110,10 +115,15 @@ class Lifetime:
         self.bus.publish(event)
 
     def at_end(self, key: object, call: Callable[[], object]) -> bool:
-        """Have something called once when the service has ended for good, whatever its restarts.
+        """Have something called once when the service cannot be started any more.
+
+        For one below a nested supervisor, that is when the topmost of them has ended: until then
+        it may be started again with its supervisor.
 
         Returns: whether it was new; of calls with the same key only the first is made.
         """
+        if self.parent is not None and self.parent.parent is not None:
+            return self.parent.at_end(key, call)
         if key in self._endings:
             return False
         self._endings[key] = call

@@ -24,6 +24,7 @@ from ..lifecycle import (
     cause_of,
     events,
     graceful,
+    leaves_of,
     summarize,
 )
 from ..resilience import Retry, timeout
@@ -112,9 +113,9 @@ class Runner(Generic[T]):
         except (trio.Cancelled, GeneratorExit):
             raise
         except BaseException as raised:  # a job's failure is data
-            cause = cause_of(raised)
-            if asks_for_exit(cause) or _is_cancelled(raised):
+            if _is_cancelled(raised) or any(map(asks_for_exit, leaves_of(raised))):
                 raise
+            cause = cause_of(raised)
             if isinstance(cause, Discard):
                 return Outcome.DISCARDED
             return await self._after_failure(job, cast("Exception", cause))

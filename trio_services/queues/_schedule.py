@@ -16,6 +16,9 @@ from ..services import Service, name_of
 from ._job import Job
 from ._runner import Runner
 
+# The share of a period by which two sums of floats may differ that should be the same time.
+_HAIR = 1e-6
+
 
 @attrs.frozen
 class Schedule(Service):
@@ -59,7 +62,7 @@ class Schedule(Service):
             region.suspend()
             ended = -math.inf
             async for tick in self._ticks():
-                if tick.scheduled < ended:
+                if ended - tick.scheduled > _HAIR * self.every:
                     continue  # it fell due while the call before was still being made
                 region.resume()
                 await runner.run(Job(service.name, tick.number + 1, tick), region)

@@ -75,13 +75,15 @@ class Workers(Service, Generic[T]):
     def enlist(self, lifetime: Lifetime) -> None:
         """Count as consumers until the lifetime ends; the last close the queue's books."""
 
-        def close_books() -> None:
-            if self.queue.detach():
-                accounts = str(self.queue.statistics())
-                lifetime.publish(events.WorkEnded(lifetime.name, self.queue.name, accounts))
+        queue = self.queue  # and not itself, which may be made anew for each start
 
-        if lifetime.at_end(id(self), close_books):
-            self.queue.attach()
+        def close_books() -> None:
+            if queue.detach():
+                accounts = str(queue.statistics())
+                lifetime.publish(events.WorkEnded(lifetime.name, queue.name, accounts))
+
+        if lifetime.at_end(id(queue), close_books):
+            queue.attach()
 
     async def _work(self, runner: Runner[T]) -> None:
         queue = self.queue

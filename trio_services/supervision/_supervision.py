@@ -140,7 +140,12 @@ class Supervision:
         life.children = {name: record.life for name, record in self._records.items()}
 
     def _record(self, child: Child) -> _Record:
-        life = Lifetime(f"{self._life.name}/{child.name}", self._life.bus, critical=child.critical)
+        life = Lifetime(
+            f"{self._life.name}/{child.name}",
+            self._life.bus,
+            critical=child.critical,
+            parent=self._life,
+        )
         if isinstance(child.service, Service):
             child.service.enlist(life)
         repetitions = Repetitions(child.backoff or self._spec.backoff)

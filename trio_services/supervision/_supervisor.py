@@ -8,7 +8,7 @@ import attrs
 import trio
 from attrs import validators
 
-from ..lifecycle import current_service
+from ..lifecycle import Lifetime, current_service
 from ..resilience import Backoff
 from ..services import AnyService, Service
 from ._child import Child, Restart, is_name, names
@@ -74,6 +74,12 @@ class Supervisor(Service):
     def _plan(self) -> float:
         check_children(self.name, self.children)
         return worst_stop(self.children, self.stop_within)
+
+    def enlist(self, lifetime: Lifetime) -> None:
+        """Enlist all services below: should it never be started, they will not be either."""
+        for child in self.children:
+            if isinstance(child.service, Service):
+                child.service.enlist(lifetime)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the children until all have ended for good, or until a stop.
