@@ -4,8 +4,8 @@ from . import _events as events
 from ._bus import Bus as Bus, Listener as Listener, Subscription as Subscription
 from ._failure import (
     asks_for_exit as asks_for_exit,
-    cause_of as cause_of,
     leaves_of as leaves_of,
+    set_aside_cancellations as set_aside_cancellations,
     summarize as summarize,
 )
 from ._grace import (
@@ -25,12 +25,12 @@ __all__ = [
     "State",
     "Subscription",
     "asks_for_exit",
-    "cause_of",
     "current_service",
     "enter_service",
     "events",
     "graceful",
     "leaves_of",
+    "set_aside_cancellations",
     "summarize",
     "surrounding_service",
 ]

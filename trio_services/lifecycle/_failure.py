@@ -55,12 +55,6 @@ def leaves_of(error: BaseException) -> Iterator[BaseException]:
             yield error
 
 
-def cause_of(error: BaseException) -> BaseException:
-    """A single error that is wrapped in groups, or what was given."""
-    leaves = list(leaves_of(error))
-    return leaves[0] if len(leaves) == 1 else error
-
-
 def asks_for_exit(error: BaseException) -> bool:
     """Whether an error is about the whole program, as `SystemExit` and `KeyboardInterrupt` are.
 
@@ -69,6 +63,26 @@ def asks_for_exit(error: BaseException) -> bool:
     return not isinstance(error, Exception | BaseExceptionGroup) and (
         type(error).__name__ != "CancelledError"
     )
+
+
+def set_aside_cancellations(
+    raised: BaseException,
+) -> tuple[BaseException | None, BaseException | None]:
+    """The cancellations in what was raised, and the error that it is about, or None.
+
+    An exit that was asked for outweighs other errors; a single error is taken out of its groups.
+    """
+    if not isinstance(raised, BaseExceptionGroup):
+        return None, raised
+    group = cast("BaseExceptionGroup[BaseException]", raised)
+    cancelled, rest = group.split(trio.Cancelled)
+    leaves = list(leaves_of(group))
+    if not leaves:
+        return cancelled, None
+    for leaf in leaves:
+        if asks_for_exit(leaf):
+            return cancelled, leaf
+    return cancelled, leaves[0] if len(leaves) == 1 else rest
 
 
 def _where(error: BaseException) -> str:

@@ -21,10 +21,9 @@ import trio
 from ..lifecycle import (
     Lifetime,
     asks_for_exit,
-    cause_of,
     events,
     graceful,
-    leaves_of,
+    set_aside_cancellations,
     summarize,
 )
 from ..resilience import Retry, timeout
@@ -113,9 +112,9 @@ class Runner(Generic[T]):
         except (trio.Cancelled, GeneratorExit):
             raise
         except BaseException as raised:  # a job's failure is data
-            if _is_cancelled(raised) or any(map(asks_for_exit, leaves_of(raised))):
+            cancelled, cause = set_aside_cancellations(raised)
+            if cancelled is not None or cause is None or asks_for_exit(cause):
                 raise
-            cause = cause_of(raised)
             if isinstance(cause, Discard):
                 return Outcome.DISCARDED
             return await self._after_failure(job, cast("Exception", cause))
@@ -152,11 +151,3 @@ class Runner(Generic[T]):
             if not taken and self._books is not None:
                 self._books.keep(DeadLetter(job.id, job.item, job.attempt, failure))
         return Outcome.DEAD
-
-
-def _is_cancelled(raised: BaseException) -> bool:
-    """Whether a cancellation is among what was raised."""
-    if not isinstance(raised, BaseExceptionGroup):
-        return False
-    group = cast("BaseExceptionGroup[BaseException]", raised)
-    return group.subgroup(trio.Cancelled) is not None

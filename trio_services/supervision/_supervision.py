@@ -10,13 +10,10 @@ and nothing waits that need not.
 
 from __future__ import annotations
 
-import heapq
-import math
 from collections import deque
 from collections.abc import Collection
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-import attrs
 import trio
 
 from ..errors import (
@@ -33,12 +30,14 @@ from ..lifecycle import (
     enter_service,
     events,
     graceful,
-    leaves_of,
+    set_aside_cancellations,
     summarize,
 )
 from ..services import Service, start
 from ._child import Child
+from ._overdue import OverdueWatch
 from ._plan import stop_within
+from ._record import Readiness, Record
 from ._restarts import Repetitions, Window
 from ._stack import stack_of
 
@@ -49,50 +48,6 @@ OVERDUE_AFTER = 1.0
 """Seconds past its deadline after which a service that is still there is reported."""
 
 _FAILURES_TOLD = 6
-
-
-@attrs.define(eq=False)
-class _Record:
-    """What changes about one child while it is supervised."""
-
-    child: Child
-    life: Lifetime
-    repetitions: Repetitions
-    waits_for: int  # how many of those that it comes after have not been ready yet
-    readiness: _Readiness | None = None  # of the present run
-    turn: trio.Event | None = None  # set when there are none left
-    dependencies: list[_Record] = attrs.Factory(list["_Record"])
-    dependents: list[_Record] = attrs.Factory(list["_Record"])
-    live_dependents: int = 0
-    passed: bool = False  # was ready once, or has ended: those after it may start
-    released: bool = False  # has ended, or is overdue: those that it comes after may stop
-    named: bool = False  # as overdue
-
-
-class _Readiness:
-    """The `task_status` of one run of a child."""
-
-    __slots__ = ("_ready", "_record", "_supervision", "scope")
-
-    def __init__(self, supervision: Supervision, record: _Record) -> None:
-        self._supervision = supervision
-        self._record = record
-        self.scope: trio.CancelScope | None = None
-        self._ready = False
-
-    def __bool__(self) -> bool:
-        return self._ready
-
-    def started(self, value: object = None) -> None:
-        """Say that the service is ready; `value` is published, and not kept."""
-        if self._record.readiness is not self:
-            return  # of a run that has ended
-        if self._ready:
-            raise RuntimeError(f"{self._record.life.name} called task_status.started() twice")
-        self._ready = True
-        if self.scope is not None:
-            self.scope.deadline = math.inf
-        self._supervision.became_ready(self._record, value)
 
 
 class Supervision:
@@ -123,11 +78,8 @@ class Supervision:
         self._stop_failures: list[Failure] = []
         self._reason = ""  # why it gave up, if it did
         self._cause: BaseException | None = None
-        self._overdue: list[tuple[float, int, _Record]] = []  # a heap of when, tie-breaker, who
-        self._sooner = trio.Event()  # set when the head of that heap is another one
-        # Without a deadline, because it watches over those that ignore theirs; see `_end`.
-        self._vigil = trio.CancelScope(shield=True)
-        self._records = {child.name: self._record(child) for child in spec.children}
+        self._overdue = OverdueWatch(self._name)
+        self._records = {child.name: self._make_record(child) for child in spec.children}
         for record in self._records.values():
             for name in record.child.after:
                 dependency = self._records[name]
@@ -139,7 +91,7 @@ class Supervision:
         self._wanted = self._live - len(attendants)  # live children that are no attendants
         life.children = {name: record.life for name, record in self._records.items()}
 
-    def _record(self, child: Child) -> _Record:
+    def _make_record(self, child: Child) -> Record:
         life = Lifetime(
             f"{self._life.name}/{child.name}",
             self._life.bus,
@@ -149,7 +101,7 @@ class Supervision:
         if isinstance(child.service, Service):
             child.service.enlist(life)
         repetitions = Repetitions(child.backoff or self._spec.backoff)
-        return _Record(child, life, repetitions, waits_for=len(child.after))
+        return Record(child, life, repetitions, waits_for=len(child.after))
 
     @property
     def stopping(self) -> bool:
@@ -182,7 +134,7 @@ class Supervision:
 
     # -- one child ---------------------------------------------------------------------
 
-    async def _run_child(self, record: _Record) -> None:
+    async def _run_child(self, record: Record) -> None:
         life = record.life
         life.task = trio.lowlevel.current_task()
         enter_service(life)
@@ -202,7 +154,7 @@ class Supervision:
         finally:
             self._end(record)
 
-    async def _run_once(self, record: _Record) -> float | None:
+    async def _run_once(self, record: Record) -> float | None:
         """One run of a child; returns the seconds until the next, or None: it was the last."""
         life = record.life
         life.attempt += 1
@@ -210,7 +162,7 @@ class Supervision:
         life.publish(events.ServiceStarting(life.name, life.attempt))
         if life.stop_requested:
             return None
-        readiness = record.readiness = _Readiness(self, record)
+        readiness = record.readiness = Readiness(record, self._became_ready)
         try:
             running = start(record.child.service, readiness)
             if readiness:
@@ -229,7 +181,7 @@ class Supervision:
             return self._after_failure(record, raised)
         return self._after_return(record)
 
-    def _after_return(self, record: _Record) -> float | None:
+    def _after_return(self, record: Record) -> float | None:
         life = record.life
         if not life.stop_requested:
             life.publish(events.ServiceReturned(life.name, trio.current_time() - life.since))
@@ -240,9 +192,9 @@ class Supervision:
             return None
         return self._restart_delay(record)
 
-    def _after_failure(self, record: _Record, raised: BaseException) -> float | None:
+    def _after_failure(self, record: Record, raised: BaseException) -> float | None:
         life = record.life
-        cancelled, error = _set_aside_cancellations(raised)
+        cancelled, error = set_aside_cancellations(raised)
         if error is None:
             raise raised
         failure = life.failure = summarize(life.name, error)
@@ -267,7 +219,7 @@ class Supervision:
             return None
         return self._restart_delay(record, error)
 
-    def _restart_delay(self, record: _Record, error: BaseException | None = None) -> float | None:
+    def _restart_delay(self, record: Record, error: BaseException | None = None) -> float | None:
         """Seconds until the next start; None: that would be one too many."""
         life = record.life
         now = trio.current_time()
@@ -280,7 +232,7 @@ class Supervision:
 
     # -- what concerns several ---------------------------------------------------------
 
-    def became_ready(self, record: _Record, value: object) -> None:
+    def _became_ready(self, record: Record, value: object) -> None:
         """A child said that it is ready."""
         life = record.life
         if life.state is not State.STARTING:
@@ -291,7 +243,7 @@ class Supervision:
         life.publish(events.ServiceReady(life.name, took, value))
         self._pass(record)
 
-    def _pass(self, record: _Record) -> None:
+    def _pass(self, record: Record) -> None:
         """Open the way for those that come after a child."""
         if record.passed:
             return
@@ -304,7 +256,7 @@ class Supervision:
         if not self._unready and not self._stopping:
             self._task_status.started()
 
-    def _end(self, record: _Record) -> None:
+    def _end(self, record: Record) -> None:
         """A child has ended for good."""
         life = record.life
         if life.state in (State.DONE, State.FAILED):
@@ -329,7 +281,7 @@ class Supervision:
         if not self._live and self._stopping:
             self._finish()
 
-    def _release(self, record: _Record) -> None:
+    def _release(self, record: Record) -> None:
         """Those that a child comes after need not stay for its sake."""
         if record.released:
             return
@@ -373,7 +325,7 @@ class Supervision:
         if self._stopping:
             return
         self._stopping = True
-        self._nursery.start_soon(self._name_overdue)
+        self._nursery.start_soon(self._overdue.run)
         for record in self._records.values():
             # Who is not running yet, or not now, need not wait for those after it.
             idle = record.life.state in (State.WAITING, State.BACKING_OFF)
@@ -384,10 +336,10 @@ class Supervision:
 
     def _finish(self) -> None:
         """Nobody is left: end what attends to the children."""
-        self._vigil.cancel()
+        self._overdue.end()
         self._nursery.cancel_scope.cancel()
 
-    def _tell_to_stop(self, record: _Record) -> None:
+    def _tell_to_stop(self, record: Record) -> None:
         life = record.life
         if life.state.ended:
             return
@@ -397,39 +349,20 @@ class Supervision:
             life.enter(State.STOPPING)
             life.publish(events.ServiceStopping(life.name, within))
         life.request_stop(within)
-        self._expect_end(record, within)
+        self._overdue.expect(record, trio.current_time() + within + OVERDUE_AFTER)
 
     def _cancel(self) -> None:
         """Cancel every child that is still there, at once and all together."""
         if self._live:
             if not self._stopping:
                 self._stopping = True
-                self._nursery.start_soon(self._name_overdue)
+                self._nursery.start_soon(self._overdue.run)
             for record in self._records.values():
                 if not record.life.state.ended:
                     record.life.cancel()
-                    self._expect_end(record, 0.0)
+                    self._overdue.expect(record, trio.current_time() + OVERDUE_AFTER)
 
-    def _expect_end(self, record: _Record, within: float) -> None:
-        when = trio.current_time() + within + OVERDUE_AFTER
-        heapq.heappush(self._overdue, (when, id(record), record))
-        if self._overdue[0][0] == when:
-            self._sooner.set()
-
-    async def _name_overdue(self) -> None:
-        """Publish who is still there past its deadline, with the stack that shows why."""
-        with self._vigil:
-            while True:
-                when = self._overdue[0][0] if self._overdue else math.inf
-                with trio.move_on_at(when):
-                    await self._sooner.wait()
-                self._sooner = trio.Event()
-                now = trio.current_time()
-                while self._overdue and self._overdue[0][0] <= now:
-                    _, _, record = heapq.heappop(self._overdue)
-                    self._name(record, now)
-
-    def _name(self, record: _Record, now: float) -> None:
+    def _name(self, record: Record) -> None:
         """Publish an overdue child once, and go on without it.
 
         Of a supervisor, those below it that are at fault are published by itself.
@@ -442,24 +375,4 @@ class Supervision:
         if any(not below.state.ended for below in life.children.values()):
             return
         stack = stack_of(life.task) if life.task is not None else ""
-        life.publish(events.ServiceOverdue(life.name, now - life.deadline, stack))
-
-
-def _set_aside_cancellations(
-    raised: BaseException,
-) -> tuple[BaseException | None, BaseException | None]:
-    """The cancellations in what was raised, and the error that it is about, or None.
-
-    An exit that was asked for outweighs other errors; a single error is taken out of its groups.
-    """
-    if not isinstance(raised, BaseExceptionGroup):
-        return None, raised
-    group = cast("BaseExceptionGroup[BaseException]", raised)
-    cancelled, rest = group.split(trio.Cancelled)
-    leaves = list(leaves_of(group))
-    if not leaves:
-        return cancelled, None
-    for leaf in leaves:
-        if asks_for_exit(leaf):
-            return cancelled, leaf
-    return cancelled, leaves[0] if len(leaves) == 1 else rest
+        life.publish(events.ServiceOverdue(life.name, trio.current_time() - life.deadline, stack))
