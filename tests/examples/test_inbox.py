@@ -12,8 +12,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -92,15 +92,24 @@ class App:
         return [(letter["file"], letter["line"]) for letter in letters]
 
 
-@pytest.fixture
-def app(tmp_path: Path) -> Iterator[App]:
+@contextmanager
+def copied(tmp_path: Path) -> Generator[App, None, None]:
+    """The example in a folder of its own; its processes end with the block."""
     folder = tmp_path / "inbox"
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("var", "__pycache__"))
     folder.chmod(0o755)
     (folder / "config.toml").chmod(0o644)
     app = App(folder)
-    yield app
-    app.end()
+    try:
+        yield app
+    finally:
+        app.end()
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[App]:
+    with copied(tmp_path) as app:
+        yield app
 
 
 def bundled_orders() -> set[str]:
