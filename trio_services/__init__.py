@@ -51,6 +51,42 @@ if TYPE_CHECKING:
     )
     from .timers import Tick as Tick, every as every
 
+__all__ = [
+    "Backoff",
+    "Child",
+    "ConfigError",
+    "Discard",
+    "Host",
+    "HostSettings",
+    "Limit",
+    "PlanError",
+    "QueueClosed",
+    "QueueFull",
+    "RestartLimitExceeded",
+    "Retry",
+    "Schedule",
+    "Service",
+    "ServicesError",
+    "StartFailed",
+    "StartTimeout",
+    "StopFailed",
+    "Supervisor",
+    "Tick",
+    "TimedOut",
+    "WorkQueue",
+    "Workers",
+    "__version__",
+    "current_service",
+    "events",
+    "every",
+    "graceful",
+    "open_host",
+    "open_supervisor",
+    "run",
+    "serve",
+    "service",
+]
+
 _ROOMS = {
     "errors": (
         "ConfigError",

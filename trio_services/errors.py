@@ -83,9 +83,10 @@ class Failure:
 
 
 class RestartLimitExceeded(ServicesError):
-    """A supervisor's children failed more often than it may restart them.
+    """A supervisor gave up: its children failed more often than it may restart them.
 
-    `failures` are the last ones, oldest first; `str()` tells the story in a few lines.
+    Or one did that is critical, and not to be restarted; `reason` says which. `failures` are the
+    last ones, oldest first; `str()` tells the story in a few lines.
     """
 
     def __init__(self, supervisor: str, reason: str, failures: Sequence[Failure]) -> None:

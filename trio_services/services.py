@@ -40,11 +40,14 @@ class Service(ABC):
         Cancellation: at a stop, at once, but for `with graceful():` regions.
         """
 
-    def enlist(self, lifetime: Lifetime) -> None:  # noqa: B027 -- most services need not know
+    def enlist(  # noqa: B027 -- most services need not know
+        self, lifetime: Lifetime, name: str
+    ) -> None:
         """A supervisor has taken it on, and may never come to start it.
 
         Args:
-            lifetime: the one that its runs will belong to; see `Lifetime.at_end`.
+            lifetime: its own, or that of a supervisor above it; see `Lifetime.at_end`.
+            name: the path that it will have.
         """
 
 

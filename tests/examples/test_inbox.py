@@ -214,3 +214,23 @@ def test_probes_answer_while_it_runs_and_it_is_ready_only_when_all_services_are(
     for path in ("live", "ready"):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5) as answer:
             assert answer.status == 200
+
+
+def test_a_broken_line_costs_only_itself(app: App) -> None:
+    shutil.rmtree(app.folder / "drop")
+    app.start()
+    app.wait_for("inbox: ready")
+
+    lines = [
+        "order_id,customer,amount,currency,placed_on",
+        "A-1,Ada,1.00,EUR,2026-11-06",
+        'A-2,"Grace"x,1.00,EUR,2026-11-06',
+        "",
+        "A-3,Chen,1.00,EUR,2026-11-06",
+        "",
+    ]
+    (app.folder / "drop" / "broken.csv").write_text("\n".join(lines))
+    app.wait_for_files(1)
+
+    assert app.orders() == ["A-1", "A-3"]
+    assert app.dead_letters() == [("broken.csv", 3)]

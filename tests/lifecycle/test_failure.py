@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import gc
 import inspect
 import json
@@ -10,8 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from trio_services.errors import Failure, ServicesError
-from trio_services.lifecycle import leaves_of, summarize
+from trio_services.errors import Failure, ServicesError, TimedOut
+from trio_services.lifecycle import (
+    asks_for_exit,
+    leaves_of,
+    set_aside_cancellations,
+    summarize,
+)
 from trio_services.resilience import Backoff, timeout
 
 if TYPE_CHECKING:
@@ -93,6 +99,54 @@ async def test_leaves_are_the_single_errors_in_order() -> None:
     assert list(leaves_of(BaseExceptionGroup("c", [group, third]))) == [first, second, third]
     assert list(leaves_of(first)) == [first]
     assert list(leaves_of(await cancelled())) == []
+
+
+async def test_single_error_is_taken_out_of_its_groups_and_cancellations_are_set_aside() -> None:
+    single = ValueError()
+    wrapped = BaseExceptionGroup("a", [await cancelled(), ExceptionGroup("b", [single])])
+    rest, error = set_aside_cancellations(wrapped)
+    assert error is single
+    assert rest is not None
+    assert list(leaves_of(rest)) == []
+
+
+def test_several_errors_stay_a_group() -> None:
+    several = ExceptionGroup("group", [ValueError(), OSError()])
+    cancellations, error = set_aside_cancellations(several)
+    assert cancellations is None
+    assert error is not None
+    assert list(leaves_of(error)) == list(several.exceptions)
+
+
+def test_error_in_no_group_is_what_it_is() -> None:
+    single = ValueError()
+    assert set_aside_cancellations(single) == (None, single)
+
+
+async def test_cancellations_alone_are_about_no_error() -> None:
+    group = BaseExceptionGroup("group", [await cancelled(), await cancelled()])
+    cancellations, error = set_aside_cancellations(group)
+    assert error is None
+    assert cancellations is not None
+
+
+@pytest.mark.parametrize("exit_", [KeyboardInterrupt(), SystemExit(1)])
+def test_exit_that_was_asked_for_outweighs_other_errors(exit_: BaseException) -> None:
+    group = BaseExceptionGroup("outer", [ValueError(), BaseExceptionGroup("inner", [exit_])])
+    assert set_aside_cancellations(group) == (None, exit_)
+
+
+@pytest.mark.parametrize(
+    ("error", "asks"),
+    [
+        (KeyboardInterrupt(), True),
+        (SystemExit(1), True),
+        (ValueError(), False),
+        (asyncio.CancelledError(), False),
+    ],
+)
+def test_exits_that_were_asked_for_are_told_from_failures(error: BaseException, asks: bool) -> None:
+    assert asks_for_exit(error) is asks
 
 
 async def test_group_of_any_depth_is_told() -> None:
@@ -206,6 +260,16 @@ async def test_error_that_came_through_libraries_only_is_told_with_their_innermo
     assert error.__traceback__ is not None
     error.__traceback__ = error.__traceback__.tb_next
     assert (await told(error)).where.startswith("decoder.py:")
+
+
+async def test_error_of_ours_without_any_line_of_the_user_s_has_no_place(
+    autojump_clock: MockClock,
+) -> None:
+    with pytest.raises(TimedOut) as caught, timeout(3):
+        await trio.sleep_forever()
+    error = caught.value
+    error.__traceback__ = error.__cause__ = None
+    assert (await told(error)).where == ""
 
 
 async def test_place_of_an_error_in_a_group_is_its_own() -> None:

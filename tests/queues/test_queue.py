@@ -339,6 +339,31 @@ async def test_accounts_add_up_on_one_line() -> None:
     assert str(queue.statistics()) == "1 accepted = 1 done + 0 dead + 0 left"
 
 
+async def test_accounts_of_a_queue_at_work_add_up_too() -> None:
+    queue = WorkQueue[int]("numbers")
+    for number in range(3):
+        await queue.put(number)
+    await queue.take()
+    text = str(queue.statistics())
+    total, _, parts = text.partition(" accepted = ")
+    assert total == "3"
+    assert sum(int(part.split()[0]) for part in parts.split(" + ")) == 3
+
+
+def test_items_can_be_put_before_trio_runs() -> None:
+    queue = WorkQueue[int]("numbers")
+    queue.put_nowait(1)
+    queue.put_nowait(2)
+    books = queue.statistics()
+    assert (books.depth, books.accepted, books.oldest) == (2, 2, 0)
+
+    async def main() -> tuple[float, list[int]]:
+        return queue.statistics().oldest, await handled(queue)
+
+    assert trio.run(main) == (0, [1, 2])
+    assert ends(queue.statistics()) == {"done": 2}
+
+
 async def test_job_is_named_after_its_queue() -> None:
     queue = WorkQueue[int]("numbers")
     names: list[str] = []

@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from trio_services.errors import QueueClosed, RestartLimitExceeded, TimedOut
+from trio_services.errors import QueueClosed, RestartLimitExceeded, StopFailed, TimedOut
 from trio_services.lifecycle import Bus, State, current_service, events, graceful
 from trio_services.queues import Discard, Workers, WorkQueue, current_job
 from trio_services.resilience import Backoff, Retry
@@ -196,6 +196,7 @@ async def test_item_that_fails_is_a_dead_letter_and_the_next_is_handled(
     assert letter.failure.where.endswith(" in handle")
     assert ends(queue.statistics()) == {"done": 1, "dead": 1}
     assert watched.of(events.ServiceFailed) == []
+    assert watched.of(events.DeadLetterKept) == []
 
 
 async def test_dead_job_is_published(autojump_clock: MockClock) -> None:
@@ -580,6 +581,30 @@ async def test_item_still_in_hand_at_the_deadline_is_cut_and_returned(
     assert ends(queue.statistics()) == {"done": 1, "returned": 1, "left": 1}
 
 
+async def test_item_that_is_cut_while_its_tasks_fail_is_returned_and_the_failure_told(
+    autojump_clock: MockClock,
+) -> None:
+    queue = filled(1)
+
+    async def cleans_up_badly() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("broken clean-up")
+
+    async def handle(item: int) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cleans_up_badly)
+            nursery.start_soon(trio.sleep_forever)
+
+    with pytest.raises(StopFailed, match="broken clean-up"):
+        async with working(Workers(queue, handle, retry=Retry(backoff=EXACT)), stop_within=10):
+            await trio.sleep(1)
+    assert trio.current_time() == 11
+    assert ends(queue.statistics()) == {"returned": 1}
+    assert queue.dead_letters() == ()
+
+
 async def test_idle_workers_are_stopped_at_once(autojump_clock: MockClock) -> None:
     queue = filled()
     async with working(Workers(queue, sleeps, count=4)):
@@ -710,6 +735,28 @@ async def test_stop_closes_the_queue_and_wakes_blocked_producers(
 
     async with trio.open_nursery() as nursery, working(Workers(queue, sleeps)):
         nursery.start_soon(producer)
+        await trio.sleep(2)
+    assert refused == [5]
+    assert ends(queue.statistics()) == {"done": 1, "left": 1}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+async def test_producer_that_is_stopped_after_the_workers_is_refused_at_once(
+    nested: bool, autojump_clock: MockClock
+) -> None:
+    queue = filled(5, capacity=1)
+    refused: list[float] = []
+
+    async def producer() -> None:
+        with graceful():
+            await queue.put(5)
+            try:
+                await queue.put(5)
+            except QueueClosed:
+                refused.append(trio.current_time())
+
+    pair = [Child(producer), Child(Workers(queue, sleeps), after=["producer"])]
+    async with open_supervisor(Supervisor("app", [Supervisor("part", pair)] if nested else pair)):
         await trio.sleep(2)
     assert refused == [5]
     assert ends(queue.statistics()) == {"done": 1, "left": 1}

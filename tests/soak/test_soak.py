@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.lowlevel
 from trio.testing import MockClock
 
-from tests.examples.test_inbox import App, bundled_orders, copied
+from tests.examples.test_inbox import bundled_orders, copied
 from trio_services import (
     Backoff,
     Child,
@@ -61,7 +62,7 @@ async def test_memory_is_flat_over_100_000_restarts(autojump_clock: MockClock) -
     try:
         async with open_supervisor(tree):
             while starts < 100_000:
-                await trio.sleep(0)
+                await trio.lowlevel.checkpoint()
     finally:
         tracemalloc.stop()
     # The window of restarts holds their times, since virtual time stands still meanwhile.
@@ -98,7 +99,7 @@ async def test_a_million_items_are_accounted_for_under_failures_and_cancellation
                 nursery.start_soon(produce, first)
         queue.close()
         while queue.statistics().depth or queue.statistics().in_hand:
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
 
     books = queue.statistics()
     dead = (total - 1) // 997 + 1

@@ -78,8 +78,12 @@ class Story:
         return [name for event in self.of(kind) if "/" in (name := event.service)]
 
     def sequence(self, service: str) -> list[str]:
-        """What happened to one service."""
-        return [type(event).__name__ for event in self.events if event.service == service]
+        """What happened to one service; what its supervision does beside that is left out."""
+        return [
+            type(event).__name__
+            for event in self.events
+            if event.service == service and not isinstance(event, events.SupervisorStopping)
+        ]
 
 
 def state_of(life: Lifetime) -> State:

@@ -70,8 +70,8 @@ class Host:
 
     @property
     def ready(self) -> bool:
-        """Whether all services became ready, and no stop was requested since."""
-        return self._tree is not None and self._tree.ready
+        """Whether there is nothing that `unready` would tell."""
+        return not self.unready()
 
     @property
     def was_ready(self) -> bool:
@@ -128,7 +128,7 @@ def _critical_leaves(life: Lifetime) -> Iterator[Lifetime]:
     """The services below that the application needs, and all of whose supervisors it needs."""
     if not life.critical:
         return
-    if life.children:
+    if life.children and life.state in (State.STARTING, State.RUNNING, State.STOPPING):
         for child in life.children.values():
             yield from _critical_leaves(child)
     else:

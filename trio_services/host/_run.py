@@ -58,8 +58,9 @@ def run(
     Returns: 0, when all services ended or were stopped cleanly.
 
     Raises:
-        SystemExit: with status 1 after a failure, 2 for a tree that cannot be run as written,
-            3 (without unwinding) when the stop was overdue, 130 or 143 after a second signal.
+        SystemExit: with status 1 after a failure, 2 when the tree may need more time to stop than
+            it has (what else is wrong with a tree is said when it is written down), 3 (without
+            unwinding) when the stop was overdue, 130 or 143 after a second signal.
     """
     settings = config or HostSettings()
     configure_logs(settings.log)
@@ -79,21 +80,27 @@ def run(
 async def _main(host: Host, guard: Guard, signals: _Signals) -> int:
     """Run the host, and turn how it ended into an exit status."""
 
-    def arm(event: events.Event) -> None:
-        # Whoever began the stop, a signal or a failure, it has to end in time.
-        if event.service == host.name and isinstance(
-            event, (events.ServiceStopping, events.SupervisorGaveUp)
-        ):
+    failed_at_stop = False
+
+    def watch(event: events.Event) -> None:
+        nonlocal failed_at_stop
+        if isinstance(event, events.SupervisorStopping) and event.service == host.name:
+            guard.arm()  # whoever began the stop: a signal, a failure, or that all is done
+        elif isinstance(event, events.ServiceOverdue):
+            # Nothing in the process can end it, so the process has to end.
             guard.arm()
+            host.request_stop()
+        elif isinstance(event, events.ServiceFailed) and event.stopping:
+            failed_at_stop = True
 
     try:
-        with host.bus.listening(arm):
+        with host.bus.listening(watch):
             signals.attach(trio.lowlevel.current_trio_token())
             async with host.open(open_ended=False):
                 await host.wait_ended()
     except SystemExit as request:
         if request.code is None or isinstance(request.code, int):
-            return request.code or 0
+            return request.code or int(failed_at_stop)
         log_critical(str(request.code))  # as Python itself does with `sys.exit("message")`
         return 1
     except KeyboardInterrupt:

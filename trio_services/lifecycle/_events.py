@@ -91,6 +91,11 @@ class ServiceOverdue(Event):
 
 
 @attrs.frozen
+class SupervisorStopping(Event):
+    """A supervisor stops its children: it was told to, gave up, or has no more use for them."""
+
+
+@attrs.frozen
 class SupervisorGaveUp(Event):
     """A supervisor stops its children and fails, because of these failures of theirs."""
 

@@ -14,7 +14,7 @@ from typing import cast
 
 import trio
 
-from ..errors import Failure, ServicesError
+from ..errors import Failure, RestartLimitExceeded, ServicesError, StopFailed
 
 _MESSAGE_LENGTH = 1000
 # The roots of installed packages and of the standard library: code there is not the user's.
@@ -87,6 +87,8 @@ def set_aside_cancellations(
 
 def _where(error: BaseException) -> str:
     """The innermost line of the user's own code that the error, or its cause, came through."""
+    if isinstance(error, RestartLimitExceeded | StopFailed):
+        return ""  # they tell the places of the failures that they are about
     sources = [error, error.__cause__]
     ours = isinstance(error, ServicesError)
     if ours:

@@ -87,7 +87,7 @@ class Lifetime:
         self.scope: trio.CancelScope = trio.CancelScope()
         self.regions: dict[graceful, None] = {}  # in the order in which they were entered
         self.task: trio.lowlevel.Task | None = None
-        self._endings: dict[object, Callable[[], object]] = {}
+        self._endings: dict[str, dict[object, Callable[[], object]]] = {}  # by service
         self._stop_event: trio.Event | None = None  # made when somebody waits; few do
 
     def __repr__(self) -> str:
@@ -114,20 +114,28 @@ class Lifetime:
         """Tell who listens."""
         self.bus.publish(event)
 
-    def at_end(self, key: object, call: Callable[[], object]) -> bool:
-        """Have something called once when the service cannot be started any more.
+    def at_end(self, name: str, key: object, call: Callable[[], object]) -> bool:
+        """Have something called once when a service cannot be started any more.
 
-        For one below a nested supervisor, that is when the topmost of them has ended: until then
-        it may be started again with its supervisor.
+        Args:
+            name: the service's path; this one's, or that of one below it that is not running yet.
+            key: of calls with the same key for the same service, only the first is made.
+            call: must not raise.
 
-        Returns: whether it was new; of calls with the same key only the first is made.
+        Returns: whether it was new.
         """
-        if self.parent is not None and self.parent.parent is not None:
-            return self.parent.at_end(key, call)
-        if key in self._endings:
+        calls = self._topmost()._endings.setdefault(name, {})
+        if key in calls:
             return False
-        self._endings[key] = call
+        calls[key] = call
         return True
+
+    def _topmost(self) -> Lifetime:
+        """That of the supervisor just below the root: with it, this one may be started again."""
+        life = self
+        while life.parent is not None and life.parent.parent is not None:
+            life = life.parent
+        return life
 
     # -- for its supervisor ------------------------------------------------------------
 
@@ -139,9 +147,18 @@ class Lifetime:
         self.since = trio.current_time()
 
     def end(self) -> None:
-        """It has ended for good."""
-        for call in self._endings.values():
-            call()
+        """This run of its supervisor will not start it again."""
+        topmost = self._topmost()
+        if topmost is self:
+            ended = list(self._endings.values())
+            self._endings.clear()
+        elif topmost.stop_requested:
+            ended = [topmost._endings.pop(self.name, {})]
+        else:
+            ended = []
+        for calls in ended:
+            for call in calls.values():
+                call()
 
     def request_stop(self, within: float) -> None:
         """Cancel the service, but for its busy graceful regions, which have `within` seconds.

@@ -13,6 +13,7 @@ where `in_hand` counts the items that were handed to a worker and have no outcom
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Generic, Literal, TypeVar
 
@@ -32,7 +33,8 @@ _BURST = 64
 class QueueStatistics:
     """The books of a queue at one moment.
 
-    `oldest` is how many seconds the item at the head has been waiting, `blocked` how many
+    `oldest` is how many seconds the item at the head has been waiting (0 if it was put outside of
+    Trio), `blocked` how many
     producers wait for room, `retried` how many further attempts were made; `capacity` and the
     rest are numbers of items.
     """
@@ -166,7 +168,8 @@ class WorkQueue(Generic[T]):
         channel = self._receive.statistics()
         depth = channel.current_buffer_used
         # Times of items that were handed over to a worker which has not run since come first.
-        oldest = _now() - self._accepted_at[-depth] if depth else 0.0
+        age = _now() - self._accepted_at[-depth] if depth else 0.0
+        oldest = 0.0 if math.isnan(age) else age
         return QueueStatistics(
             depth=depth,
             capacity=self.capacity,
@@ -257,8 +260,8 @@ class WorkQueue(Generic[T]):
 
 
 def _now() -> float:
-    """Seconds on Trio's clock; nothing ages where there is none, before and after `trio.run`."""
+    """Seconds on Trio's clock; NaN where there is none, before and after `trio.run`."""
     try:
         return trio.current_time()
     except RuntimeError:
-        return 0.0
+        return math.nan

@@ -58,7 +58,7 @@ class Workers(Service, Generic[T]):
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Work until the queue is closed and empty, or until a stop."""
         service = current_service()
-        self.enlist(service)
+        self.enlist(service, service.name)
         runner = Runner(
             service,
             self.handler,
@@ -72,17 +72,17 @@ class Workers(Service, Generic[T]):
                 nursery.start_soon(self._work, runner)
             task_status.started()
 
-    def enlist(self, lifetime: Lifetime) -> None:
-        """Count as consumers until the lifetime ends; the last close the queue's books."""
+    def enlist(self, lifetime: Lifetime, name: str) -> None:
+        """Count as consumers until they cannot be started again; the last close the books."""
 
         queue = self.queue  # and not itself, which may be made anew for each start
 
         def close_books() -> None:
             if queue.detach():
                 accounts = str(queue.statistics())
-                lifetime.publish(events.WorkEnded(lifetime.name, queue.name, accounts))
+                lifetime.publish(events.WorkEnded(name, queue.name, accounts))
 
-        if lifetime.at_end(id(queue), close_books):
+        if lifetime.at_end(name, id(queue), close_books):
             queue.attach()
 
     async def _work(self, runner: Runner[T]) -> None:

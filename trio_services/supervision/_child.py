@@ -47,8 +47,9 @@ class Child:
         start_within: seconds it may take to become ready; > 0. Default 30.
         stop_within: seconds it has at a stop for what it has in hand; ≥ 0. Default 10; for a
             supervisor what its children need in the worst case.
-        critical: whether the supervisor gives up when it has failed for good. If not, it stays
-            down, and the rest runs on without it.
+        critical: whether the supervisor gives up when a child with ``restart="never"`` fails. If
+            not, it stays down, and the rest runs on without it. Restarts count toward
+            `max_restarts` either way.
     """
 
     service: AnyService = attrs.field(validator=_is_service)

@@ -99,7 +99,7 @@ class Supervision:
             parent=self._life,
         )
         if isinstance(child.service, Service):
-            child.service.enlist(life)
+            child.service.enlist(life, life.name)
         repetitions = Repetitions(child.backoff or self._spec.backoff)
         return Record(child, life, repetitions, waits_for=len(child.after))
 
@@ -122,6 +122,7 @@ class Supervision:
             with graceful():
                 async with trio.open_nursery() as self._nursery:
                     self._nursery.start_soon(self._attend)
+                    self._nursery.start_soon(self._overdue.run)
                     for record in self._records.values():
                         self._nursery.start_soon(self._run_child, record, name=record.life.name)
                     if not self._records:
@@ -169,6 +170,7 @@ class Supervision:
                 await running
             else:
                 within = record.child.start_within or self._spec.start_within
+                self._overdue.expect(record, trio.current_time() + within + OVERDUE_AFTER)
                 with trio.move_on_after(within) as readiness.scope:
                     await running
                 if readiness.scope.cancelled_caught:
@@ -307,7 +309,9 @@ class Supervision:
         if self._reason and not (cause is not None and asks_for_exit(cause)):
             return
         self._reason, self._cause = reason, cause
-        self._life.publish(events.SupervisorGaveUp(self._life.name, reason, tuple(self._failures)))
+        if cause is None or not asks_for_exit(cause):
+            failures = tuple(self._failures)
+            self._life.publish(events.SupervisorGaveUp(self._life.name, reason, failures))
         self._begin_stop()
 
     def _raise_what_failed(self) -> None:
@@ -325,7 +329,7 @@ class Supervision:
         if self._stopping:
             return
         self._stopping = True
-        self._nursery.start_soon(self._overdue.run)
+        self._life.publish(events.SupervisorStopping(self._life.name))
         for record in self._records.values():
             # Who is not running yet, or not now, need not wait for those after it.
             idle = record.life.state in (State.WAITING, State.BACKING_OFF)
@@ -354,9 +358,7 @@ class Supervision:
     def _cancel(self) -> None:
         """Cancel every child that is still there, at once and all together."""
         if self._live:
-            if not self._stopping:
-                self._stopping = True
-                self._nursery.start_soon(self._overdue.run)
+            self._stopping = True
             for record in self._records.values():
                 if not record.life.state.ended:
                     record.life.cancel()
@@ -368,11 +370,16 @@ class Supervision:
         Of a supervisor, those below it that are at fault are published by itself.
         """
         life = record.life
-        if life.state.ended or record.named:
+        now = trio.current_time()
+        scope = record.readiness.scope if record.readiness is not None else None
+        ignores_stop = life.stop_requested and life.deadline <= now
+        ignores_start_time_out = scope is not None and scope.cancel_called
+        if life.state.ended or record.named or not (ignores_stop or ignores_start_time_out):
             return
         record.named = True
         self._release(record)
         if any(not below.state.ended for below in life.children.values()):
             return
         stack = stack_of(life.task) if life.task is not None else ""
-        life.publish(events.ServiceOverdue(life.name, trio.current_time() - life.deadline, stack))
+        overdue = now - life.deadline if ignores_stop else OVERDUE_AFTER
+        life.publish(events.ServiceOverdue(life.name, overdue, stack))

@@ -75,11 +75,11 @@ class Supervisor(Service):
         check_children(self.name, self.children)
         return worst_stop(self.children, self.stop_within)
 
-    def enlist(self, lifetime: Lifetime) -> None:
+    def enlist(self, lifetime: Lifetime, name: str) -> None:
         """Enlist all services below: should it never be started, they will not be either."""
         for child in self.children:
             if isinstance(child.service, Service):
-                child.service.enlist(lifetime)
+                child.service.enlist(lifetime, f"{name}/{child.name}")
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the children until all have ended for good, or until a stop.

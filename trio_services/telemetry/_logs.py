@@ -119,15 +119,23 @@ def _as_json(record: Record) -> str:
     entry: dict[str, object] = {
         "time": record["time"].astimezone(UTC).isoformat(timespec="milliseconds"),
         "level": record["level"].name.lower(),
-        **{key: value for key, value in record["extra"].items() if key not in ("time", "level")},
         "message": record["message"],
     }
+    for key, value in record["extra"].items():
+        entry[f"extra_{key}" if key in entry else key] = value
     if lines := _traceback(record):
         entry["traceback"] = "\n".join(lines)
     try:
         return _dumps(entry)
-    except ValueError:  # NaN and infinity are no JSON; a cycle has no end
-        return _dumps({key: str(value) for key, value in entry.items()})
+    except Exception:  # noqa: BLE001 -- NaN, odd keys, a cycle, a broken __str__: the line counts
+        return _dumps({key: _told(value) for key, value in entry.items()})
+
+
+def _told(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 -- whatever it raises
+        return f"<{type(value).__name__} that cannot be shown>"
 
 
 # ASCII only: some characters end a line, steer a terminal, or cannot be encoded.
@@ -210,6 +218,8 @@ class EventLog:
                 )
             case events.WorkEnded(source=source, accounts=accounts):
                 log.info(f"queue {source}: {accounts}")
+            case events.SupervisorStopping():
+                pass  # its stop is told as that of a service
             case _:
                 log.debug(repr(event))
 

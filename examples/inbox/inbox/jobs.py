@@ -108,7 +108,7 @@ class PrintTotals:
 
 async def settle(row: Row, ledger: Ledger) -> None:
     """A row has become an order or a dead letter; with the last one its file is finished."""
-    row.file.open_rows -= 1
+    row.file.open_lines.discard(row.line)  # once more, if finishing the file has failed
     if row.file.finished:
         await ledger.finish(row.file)
 

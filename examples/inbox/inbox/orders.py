@@ -30,17 +30,17 @@ class Order:
 
 @attrs.define(eq=False)
 class File:
-    """A file on its way through the queue: how many of its rows are still to be settled."""
+    """A file on its way through the queue: which of its lines are still to be settled."""
 
     name: str
     digest: str
-    open_rows: int = 0
+    open_lines: set[int] = attrs.field(factory=set[int])
     all_read: bool = False
 
     @property
     def finished(self) -> bool:
         """Whether every row became an order or a dead letter."""
-        return self.all_read and self.open_rows == 0
+        return self.all_read and not self.open_lines
 
 
 @attrs.frozen
@@ -58,13 +58,23 @@ def rows_of(file: File, content: bytes) -> Iterator[Row]:
     try:
         if b"\0" in content:
             raise Malformed("not a CSV file: it holds NUL bytes")
-        lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        text = io.StringIO(content.decode("utf-8-sig"), newline="")
+        lines = csv.reader(text, strict=True)
         if tuple(next(lines, ())) != COLUMNS:
             raise Malformed(f"not a file of orders: its first line is not {','.join(COLUMNS)}")
-        for values in lines:
-            yield Row(file, lines.line_num, tuple(values))
     except (Malformed, UnicodeDecodeError, csv.Error) as error:
         yield Row(file, 0, fault=str(error))
+        return
+    while True:
+        try:
+            values = next(lines)
+        except StopIteration:
+            return
+        except csv.Error as error:  # of this line; the next may be sound
+            yield Row(file, lines.line_num, fault=str(error))
+        else:
+            if values:  # an empty line is none
+                yield Row(file, lines.line_num, tuple(values))
 
 
 def parse(row: Row) -> Order:

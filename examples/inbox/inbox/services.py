@@ -50,27 +50,26 @@ class WatchFolder(Service):
         task_status.started()
         async for _ in every(self.options.look_every):
             for path in sorted(await folder.glob("*.csv")):
-                changed = (await path.stat()).st_mtime
-                complete = time.time() - changed >= self.options.untouched_for
-                if complete and self._seen.get(path.name) != changed:
-                    await self._read(path)
-                    self._seen[path.name] = changed
+                try:
+                    changed = (await path.stat()).st_mtime
+                    complete = time.time() - changed >= self.options.untouched_for
+                    if complete and self._seen.get(path.name) != changed:
+                        self._seen[path.name] = changed
+                        content = await path.read_bytes()
+                        await self._read(path.name, content)
+                except OSError as error:  # it may have been taken away again
+                    logger.error("cannot read {}: {}", path.name, error)
 
-    async def _read(self, path: trio.Path) -> None:
-        try:
-            content = await path.read_bytes()
-        except OSError as error:
-            logger.error("cannot read {}: {}", path.name, error)
-            return
-        file = File(path.name, hashlib.sha256(content).hexdigest())
+    async def _read(self, name: str, content: bytes) -> None:
+        file = File(name, hashlib.sha256(content).hexdigest())
         if await self.ledger.is_finished(file):
             return
         count = 0
         for row in rows_of(file, content):
-            file.open_rows += 1
+            file.open_lines.add(row.line)
             await self.rows.put(row)
             count += 1
         file.all_read = True
         if file.finished:  # the last row was settled before it was known to be the last
             await self.ledger.finish(file)
-        logger.info("{}: {} rows", path.name, count)
+        logger.info("{}: {} rows", name, count)
