@@ -637,3 +637,44 @@ def test_service_may_stop_the_host_while_it_starts(tmp_path: Path) -> None:
         assert program.wait() == 0
         assert program.out == []
         assert "ERROR" not in program.err
+
+
+def test_deaf_service_below_a_supervisor_that_gave_up_does_not_keep_the_process(
+    tmp_path: Path,
+) -> None:
+    code = """
+        async def deaf():
+            while True:
+                try:
+                    await trio.sleep_forever()
+                except trio.Cancelled:
+                    pass
+
+        async def crash():
+            raise ValueError("broken")
+
+        part = Supervisor("part", [deaf, Child(crash, restart="never")], stop_within=0.1)
+        app(Child(part), stop_within=0.2)
+    """
+    with running(tmp_path, code) as program:
+        assert program.wait() == 3
+        assert "app/part/deaf: ignores its cancellation" in program.err
+
+
+def test_failed_clean_up_counts_although_an_exit_was_asked_for(tmp_path: Path) -> None:
+    code = """
+        async def bad():
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise ValueError("cannot close")
+
+        async def exiting():
+            await trio.sleep(0.05)
+            sys.exit(0)
+
+        app(bad, exiting)
+    """
+    with running(tmp_path, code) as program:
+        assert program.wait() == 1
+        assert "gives up" not in program.err

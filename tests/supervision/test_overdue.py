@@ -210,3 +210,20 @@ async def test_hard_cancelled_service_is_named_a_moment_later(autojump_clock: Mo
         opened.cancel()
 
     assert story.times(events.ServiceOverdue, "app/sleeper") == [2]
+
+
+async def test_service_that_ignores_its_start_time_out_is_named(
+    autojump_clock: MockClock,
+) -> None:
+    story = Story()
+
+    async def deaf(*, task_status: trio.TaskStatus[None]) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(9)
+
+    tree = Supervisor("app", [Child(deaf, start_within=2, restart="never", critical=False)])
+    async with story.open(tree):
+        pass
+
+    [event] = story.of(events.ServiceOverdue)
+    assert (event.service, event.at) == ("app/deaf", 3)

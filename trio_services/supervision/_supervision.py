@@ -181,6 +181,8 @@ class Supervision:
             raise
         except BaseException as raised:  # noqa: BLE001 -- what it means is decided in one place
             return self._after_failure(record, raised)
+        finally:
+            record.readiness = None
         return self._after_return(record)
 
     def _after_return(self, record: Record) -> float | None:
