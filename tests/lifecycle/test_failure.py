@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import inspect
 import json
+import pickle
 import sys
 import weakref
 from typing import TYPE_CHECKING
@@ -11,7 +13,19 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from trio_services.errors import Failure, ServicesError, TimedOut
+from trio_services.errors import (
+    ConfigError,
+    Failure,
+    PlanError,
+    QueueClosed,
+    QueueFull,
+    RestartLimitExceeded,
+    ServicesError,
+    StartFailed,
+    StartTimeout,
+    StopFailed,
+    TimedOut,
+)
 from trio_services.lifecycle import (
     asks_for_exit,
     leaves_of,
@@ -291,6 +305,32 @@ async def test_time_out_shows_where_the_work_hung(autojump_clock: MockClock) -> 
     with pytest.raises(ServicesError) as caught:
         await limited()
     assert (await told(caught.value)).where == line_of(hangs, "sleep_forever")
+
+
+# -- errors -----------------------------------------------------------------------------
+
+FAILURE = Failure("app/service", "ValueError", "broken", "", 7)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConfigError(["a.toml:x: wrong", "a.toml:y: wrong"]),
+        PlanError("wrong"),
+        StartFailed("app/service", "returned before it was ready"),
+        StartTimeout("app/service", 30),
+        RestartLimitExceeded("app", "too many", [FAILURE]),
+        StopFailed("app", [FAILURE]),
+        TimedOut(5),
+        QueueFull("numbers", 100),
+        QueueClosed("numbers"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_error_is_the_same_after_it_was_copied_or_sent_elsewhere(error: ServicesError) -> None:
+    for made in (copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert type(made) is type(error)
+        assert (str(made), vars(made)) == (str(error), vars(error))
 
 
 # -- what is kept alive -----------------------------------------------------------------
