@@ -13,7 +13,8 @@
     ├── QueueFull                the queue has no room and does not wait for any
     └── QueueClosed              the queue accepts no more items
 
-Data is on attributes; the message names the culprit and, where there is one, the remedy.
+Data is on attributes; the message names the culprit and, where there is one, the remedy. Errors
+are made of their data and tell their message by `str()`, so that they can be copied and pickled.
 """
 
 from __future__ import annotations
@@ -34,8 +35,11 @@ class ConfigError(ServicesError):
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
+        super().__init__(problems)
         self.problems: tuple[str, ...] = tuple(problems)
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
 
 
 class PlanError(ServicesError):
@@ -45,9 +49,13 @@ class PlanError(ServicesError):
 class StartFailed(ServicesError):
     """A service ended before it said that it was ready."""
 
-    def __init__(self, service: str, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, service: str, reason: str) -> None:
+        super().__init__(service, reason)
         self.service = service
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.service} {self.reason}"
 
 
 class StartTimeout(StartFailed):
@@ -56,9 +64,10 @@ class StartTimeout(StartFailed):
     def __init__(self, service: str, start_within: float) -> None:
         super().__init__(
             service,
-            f"{service} was not ready within {start_within:g} s: "
+            f"was not ready within {start_within:g} s: "
             "call task_status.started(), or raise its start_within",
         )
+        self.args = (service, start_within)
         self.start_within = start_within
 
 
@@ -116,24 +125,34 @@ class TimedOut(ServicesError, TimeoutError):
     """A piece of work took longer than its time-out of `seconds` and was cancelled."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"not done within its time-out of {seconds:g} s")
+        super().__init__(seconds)
         self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"not done within its time-out of {self.seconds:g} s"
 
 
 class QueueFull(ServicesError):
     """The queue has no room; wait with `put`, or slow the producer down."""
 
     def __init__(self, queue: str, capacity: float) -> None:
-        super().__init__(f"queue {queue} is full ({capacity:g} items waiting)")
+        super().__init__(queue, capacity)
         self.queue = queue
+        self.capacity = capacity
+
+    def __str__(self) -> str:
+        return f"queue {self.queue} is full ({self.capacity:g} items waiting)"
 
 
 class QueueClosed(ServicesError):
     """The queue was closed and accepts no more items."""
 
     def __init__(self, queue: str) -> None:
-        super().__init__(f"queue {queue} is closed: it accepts no more items")
+        super().__init__(queue)
         self.queue = queue
+
+    def __str__(self) -> str:
+        return f"queue {self.queue} is closed: it accepts no more items"
 
 
 def _story(failures: Sequence[Failure], shown: int = 6) -> list[str]:

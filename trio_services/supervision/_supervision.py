@@ -359,12 +359,13 @@ class Supervision:
 
     def _cancel(self) -> None:
         """Cancel every child that is still there, at once and all together."""
-        if self._live:
-            self._stopping = True
-            for record in self._records.values():
-                if not record.life.state.ended:
-                    record.life.cancel()
-                    self._overdue.expect(record, trio.current_time() + OVERDUE_AFTER)
+        self._stopping = True
+        for record in self._records.values():
+            if not record.life.state.ended:
+                record.life.cancel()
+                self._overdue.expect(record, trio.current_time() + OVERDUE_AFTER)
+        if not self._live:
+            self._finish()
 
     def _name(self, record: Record) -> None:
         """Publish an overdue child once, and go on without it.
