@@ -67,7 +67,7 @@ class StartTimeout(StartFailed):
             f"was not ready within {start_within:g} s: "
             "call task_status.started(), or raise its start_within",
         )
-        self.args = (service, start_within)
+        self.args: tuple[object, ...] = (service, start_within)
         self.start_within = start_within
 
 
