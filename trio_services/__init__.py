@@ -21,7 +21,9 @@ if TYPE_CHECKING:
         StartFailed as StartFailed,
         StartTimeout as StartTimeout,
         StopFailed as StopFailed,
+        StopOverdue as StopOverdue,
         TimedOut as TimedOut,
+        UnknownService as UnknownService,
     )
     from .host import (
         Host as Host,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
         serve as serve,
     )
     from .lifecycle import (
+        Health as Health,
         current_service as current_service,
         events as events,
         graceful as graceful,
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
         Workers as Workers,
         WorkQueue as WorkQueue,
     )
-    from .resilience import Backoff as Backoff, Retry as Retry
+    from .resilience import Backoff as Backoff, Breaker as Breaker, Retry as Retry
     from .services import Service as Service, service as service
     from .supervision import (
         Child as Child,
@@ -53,9 +56,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backoff",
+    "Breaker",
     "Child",
     "ConfigError",
     "Discard",
+    "Health",
     "Host",
     "HostSettings",
     "Limit",
@@ -70,9 +75,11 @@ __all__ = [
     "StartFailed",
     "StartTimeout",
     "StopFailed",
+    "StopOverdue",
     "Supervisor",
     "Tick",
     "TimedOut",
+    "UnknownService",
     "WorkQueue",
     "Workers",
     "__version__",
@@ -98,12 +105,14 @@ _ROOMS = {
         "StartFailed",
         "StartTimeout",
         "StopFailed",
+        "StopOverdue",
         "TimedOut",
+        "UnknownService",
     ),
     "host": ("Host", "HostSettings", "open_host", "run", "serve"),
-    "lifecycle": ("current_service", "events", "graceful"),
+    "lifecycle": ("Health", "current_service", "events", "graceful"),
     "queues": ("Discard", "Schedule", "WorkQueue", "Workers"),
-    "resilience": ("Backoff", "Retry"),
+    "resilience": ("Backoff", "Breaker", "Retry"),
     "services": ("Service", "service"),
     "supervision": ("Child", "Limit", "Supervisor", "open_supervisor"),
     "timers": ("Tick", "every"),

@@ -9,6 +9,8 @@
     │   └── StartTimeout             … within its `start_within`
     ├── RestartLimitExceeded     a supervisor gave up on its children
     ├── StopFailed               services failed while they were being stopped
+    ├── StopOverdue              a service ignored its cancellation, and ended long after it
+    ├── UnknownService           there is no service with this path
     ├── TimedOut                 a piece of work took longer than its time-out
     ├── QueueFull                the queue has no room and does not wait for any
     └── QueueClosed              the queue accepts no more items
@@ -119,6 +121,29 @@ class StopFailed(ServicesError):
     def __str__(self) -> str:
         head = f"{self.supervisor} stopped, but {len(self.failures)} of its services failed at it:"
         return "\n".join([head, *_story(self.failures)])
+
+
+class StopOverdue(ServicesError):
+    """A service ignored its cancellation, and was still there long after its deadline.
+
+    It has ended after all, or nobody could have raised this; `stack` shows where it stood.
+    """
+
+    def __init__(self, service: str, overdue: float, stack: str) -> None:
+        super().__init__(service, overdue, stack)
+        self.service = service
+        self.overdue = overdue
+        self.stack = stack
+
+    def __str__(self) -> str:
+        return (
+            f"{self.service} ignored its cancellation: it was still there {self.overdue:g} s past "
+            f"its deadline, at\n{self.stack}"
+        )
+
+
+class UnknownService(ServicesError, LookupError):
+    """There is no service with this path, or not now."""
 
 
 class TimedOut(ServicesError, TimeoutError):

@@ -11,7 +11,7 @@ from typing import ParamSpec, cast
 import attrs
 import trio
 
-from .lifecycle import Lifetime
+from .lifecycle import Health, Lifetime, surrounding_service
 
 P = ParamSpec("P")
 
@@ -39,6 +39,16 @@ class Service(ABC):
 
         Cancellation: at a stop, at once, but for `with graceful():` regions.
         """
+
+    async def check(self) -> Health:
+        """How well it is, asked now and then while it is ready; a service may say more.
+
+        Raises: whatever it likes; that is unhealthy.
+
+        Cancellation: when it takes longer than the one who asks wants to wait.
+        """
+        await trio.lowlevel.checkpoint()
+        return Health.healthy()
 
     def enlist(  # noqa: B027 -- most services need not know
         self, lifetime: Lifetime, name: str
@@ -101,9 +111,15 @@ def service(function: Callable[P, Awaitable[object]]) -> Callable[P, ServiceCall
 def start(service: AnyService, task_status: trio.TaskStatus[None]) -> Awaitable[object]:
     """What to await for one run of a service, from a fresh instance where there is a factory.
 
-    A service that does not take `task_status` is ready as soon as it is entered.
+    A service that does not take `task_status` is ready as soon as it is entered. One that says by
+    itself how well it is, is asked as long as it runs; see `Lifetime.check`.
     """
-    run = cast("Callable[..., object]", service.run if isinstance(service, Service) else service)
+    if isinstance(service, Service):
+        run = cast("Callable[..., object]", service.run)
+        if type(service).check is not Service.check and (life := surrounding_service()):
+            life.check = service.check
+    else:
+        run = service
     takes_status = takes_task_status(run)
     made = run(task_status=task_status) if takes_status else run()
     if isinstance(made, Service):

@@ -34,9 +34,9 @@ def test_every_state_is_reached_from_waiting() -> None:
     assert reachable(State.WAITING) == set(State)
 
 
-def test_ended_states_are_those_that_nothing_follows() -> None:
+def test_after_an_end_a_service_can_only_wait_for_another_start() -> None:
     assert {state for state in State if state.ended} == ENDED
-    assert {state for state in State if not TRANSITIONS[state]} == ENDED
+    assert {state for state in State if TRANSITIONS[state] == {State.WAITING}} == ENDED
 
 
 @pytest.mark.parametrize("state", State)
@@ -44,8 +44,8 @@ def test_from_every_state_there_is_a_way_to_an_end(state: State) -> None:
     assert reachable(state) & ENDED
 
 
-def test_no_start_follows_a_stop() -> None:
-    assert reachable(State.STOPPING) == {State.STOPPING, State.STOPPED, State.FAILED}
+def test_stop_leads_to_an_end() -> None:
+    assert TRANSITIONS[State.STOPPING] == {State.STOPPED, State.FAILED}
 
 
 def test_service_that_was_never_entered_is_stopped_without_stopping() -> None:
@@ -59,11 +59,8 @@ def test_only_a_ready_service_is_running_and_only_a_running_one_is_done() -> Non
     assert {state for state in State if State.DONE in TRANSITIONS[state]} == {State.RUNNING}
 
 
-def test_service_is_entered_only_at_first_or_after_backing_off() -> None:
-    assert {state for state in State if State.STARTING in TRANSITIONS[state]} == {
-        State.WAITING,
-        State.BACKING_OFF,
-    }
+def test_service_is_entered_only_from_waiting() -> None:
+    assert {state for state in State if State.STARTING in TRANSITIONS[state]} == {State.WAITING}
 
 
 def test_table_cannot_be_changed() -> None:

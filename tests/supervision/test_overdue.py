@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from trio_services import Child, RestartLimitExceeded, Service, Supervisor
+from trio_services import Child, RestartLimitExceeded, Service, StopOverdue, Supervisor
 from trio_services.lifecycle import events
 
 from .harness import AtOnce, Boom, Story, fails_after, fragile, idle, ready_after, using_all
@@ -35,8 +35,9 @@ async def oversleep() -> None:
 async def test_shielded_service_is_named_with_its_stack(autojump_clock: MockClock) -> None:
     story = Story()
 
-    async with story.open(Supervisor("app", [Child(shielded(20), stop_within=5)])):
-        await trio.sleep(1)
+    with pytest.raises(StopOverdue):
+        async with story.open(Supervisor("app", [Child(shielded(20), stop_within=5)])):
+            await trio.sleep(1)
 
     (overdue,) = story.of(events.ServiceOverdue)
     assert (overdue.service, overdue.at, overdue.overdue) == ("app/sleeper", 7, 1)
@@ -59,8 +60,9 @@ async def test_swallower_is_named_until_it_gives_in(autojump_clock: MockClock) -
                 await trio.lowlevel.checkpoint()
         await AtOnce()
 
-    async with story.open(Supervisor("app", [Child(swallower, stop_within=2)])):
-        await trio.sleep(1)
+    with pytest.raises(StopOverdue):
+        async with story.open(Supervisor("app", [Child(swallower, stop_within=2)])):
+            await trio.sleep(1)
 
     assert story.times(events.ServiceOverdue, "app/swallower") == [4]
     assert trio.current_time() == 8
@@ -74,8 +76,9 @@ async def test_stack_shows_the_tasks_of_the_service(autojump_clock: MockClock) -
             nursery.start_soon(shielded(20), name="the child task")
             nursery.start_soon(idle)
 
-    async with story.open(Supervisor("app", [Child(parent, stop_within=0)])):
-        await trio.sleep(1)
+    with pytest.raises(StopOverdue):
+        async with story.open(Supervisor("app", [Child(parent, stop_within=0)])):
+            await trio.sleep(1)
 
     (overdue,) = story.of(events.ServiceOverdue)
     assert "task the child task" in overdue.stack
@@ -95,8 +98,9 @@ async def test_others_stop_in_order_and_do_not_wait_for_an_overdue_one(
         ],
     )
 
-    async with story.open(tree):
-        await trio.sleep(1)
+    with pytest.raises(StopOverdue):
+        async with story.open(tree):
+            await trio.sleep(1)
 
     assert story.at("other left") == 1
     assert story.at("db left") == 7
@@ -124,8 +128,9 @@ async def test_each_overdue_service_is_named_once(autojump_clock: MockClock) -> 
         ],
     )
 
-    async with story.open(tree):
-        await trio.sleep(1)
+    with pytest.raises(StopOverdue):
+        async with story.open(tree):
+            await trio.sleep(1)
 
     assert sorted((event.service, event.at) for event in story.of(events.ServiceOverdue)) == [
         ("app/a", 5),  # told when c was named
@@ -140,8 +145,9 @@ async def test_service_below_a_nested_supervisor_is_the_one_named(
     story = Story()
     inner = Supervisor("inner", [Child(shielded(20), stop_within=2), idle])
 
-    async with story.open(Supervisor("app", [inner])):
-        await trio.sleep(1)
+    with pytest.raises(StopOverdue):
+        async with story.open(Supervisor("app", [inner])):
+            await trio.sleep(1)
 
     assert {event.service for event in story.of(events.ServiceOverdue)} == {"app/inner/sleeper"}
 
@@ -175,8 +181,9 @@ async def test_service_that_ran_a_supervisor_itself_is_named(autojump_clock: Moc
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + 20):
                     await oversleep()
 
-    async with story.open(Supervisor("app", [Child(Wrapper, stop_within=2)])):
-        await trio.sleep(1)
+    with pytest.raises(StopOverdue):
+        async with story.open(Supervisor("app", [Child(Wrapper, stop_within=2)])):
+            await trio.sleep(1)
 
     assert "app/Wrapper" in {event.service for event in story.of(events.ServiceOverdue)}
 
@@ -205,9 +212,13 @@ async def test_overdue_service_that_fails_in_the_end_is_told(autojump_clock: Moc
 async def test_hard_cancelled_service_is_named_a_moment_later(autojump_clock: MockClock) -> None:
     story = Story()
 
-    async with story.open(Supervisor("app", [Child(shielded(30), stop_within=20)])) as opened:
-        await trio.sleep(1)
-        opened.cancel()
+    async def cancelled() -> None:
+        async with story.open(Supervisor("app", [Child(shielded(30), stop_within=20)])) as opened:
+            await trio.sleep(1)
+            opened.cancel()
+
+    with pytest.raises(StopOverdue):
+        await cancelled()
 
     assert story.times(events.ServiceOverdue, "app/sleeper") == [2]
 

@@ -160,10 +160,14 @@ def test_worst_stop_of_a_chain_is_the_sum() -> None:
     assert tree.worst_stop == 7
 
 
-def test_supervisor_with_a_deadline_of_its_own_needs_no_longer() -> None:
-    inner = Supervisor("inner", [Child(idle, stop_within=25)])
+def test_supervisor_can_be_given_more_time_than_it_needs_but_not_less() -> None:
+    inner = Supervisor("inner", [Child(idle, stop_within=25, start_within=40)])
 
-    assert Supervisor("app", [Child(inner, stop_within=5)]).worst_stop == 5
+    assert Supervisor("app", [Child(inner, stop_within=26)]).worst_stop == 26
+    with pytest.raises(PlanError, match="app/inner may need 25 s to stop"):
+        Supervisor("app", [Child(inner, stop_within=5)])
+    with pytest.raises(PlanError, match="app/inner may need 40 s to start"):
+        Supervisor("app", [Child(inner, start_within=30)])
 
 
 def test_tree_is_a_value() -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings, strategies as st
 
 from trio_services import (
     Backoff,
+    Breaker,
     Child,
     Limit,
     RestartLimitExceeded,
@@ -22,6 +23,7 @@ from trio_services import (
     graceful,
 )
 from trio_services.lifecycle import State, events
+from trio_services.supervision import Strategy
 
 from .harness import Boom, Story, ending_within, lives_of, using_all
 
@@ -68,11 +70,7 @@ def plans(
         names = sorted(child.name for child in after)
         if depth and draw(st.booleans()):
             inner = attrs.evolve(draw(plans(make, depth - 1)), name=name)
-            # A supervisor with more time than its children need does not use all of it.
-            less = min(draw(within), inner.worst_stop)
-            children.append(
-                Child(inner, after=names, stop_within=draw(st.sampled_from([None, less])))
-            )
+            children.append(Child(inner, after=names))
         else:
             children.append(Child(make(name), name=name, after=names, stop_within=draw(within)))
     return Supervisor("app", draw(st.permutations(children)))
@@ -197,6 +195,18 @@ class Play(Service):
             raise ExceptionGroup("", [Boom("one"), ExceptionGroup("", [Boom("two")])])
 
 
+STRATEGIES: list[Strategy] = ["one_for_one", "one_for_all", "rest_for_one"]
+
+breakers = st.sampled_from(
+    [
+        None,
+        None,
+        Breaker(2, within=10, reset_after=1, healthy_after=0.5, jitter=0),
+        Breaker(1, within=5, reset_after=2, cap=3, healthy_after=1, give_up_after=2, jitter=0),
+    ]
+)
+
+
 @st.composite
 def casts(draw: st.DrawFn, actors: list[Actor], depth: int = 2) -> Supervisor:
     children: list[Child] = []
@@ -208,6 +218,7 @@ def casts(draw: st.DrawFn, actors: list[Actor], depth: int = 2) -> Supervisor:
             inner = attrs.evolve(draw(casts(actors, depth - 1)), name=name)
             service: Supervisor | Actor = inner
         else:
+            inner = None
             service = Actor(name, draw(st.lists(runs, min_size=1, max_size=4)))
             actors.append(service)
         children.append(
@@ -216,14 +227,18 @@ def casts(draw: st.DrawFn, actors: list[Actor], depth: int = 2) -> Supervisor:
                 name=name,
                 after=names,
                 restart=draw(st.sampled_from(["always", "on_failure", "never", None])),
+                breaker=draw(breakers),
                 critical=draw(st.booleans()),
-                start_within=draw(st.sampled_from([None, 1.0])),
-                stop_within=draw(st.sampled_from([None, 0.0, 1.0])),
+                retry_start=draw(st.booleans()),
+                start_within=None if service is inner else draw(st.sampled_from([None, 1.0])),
+                stop_within=None if service is inner else draw(st.sampled_from([None, 0.0, 1.0])),
             )
         )
+    strategy = draw(st.sampled_from(STRATEGIES))
     return Supervisor(
         "app",
-        draw(st.permutations(children)),
+        children if strategy == "rest_for_one" else draw(st.permutations(children)),
+        strategy=strategy,
         max_restarts=draw(st.sampled_from([Limit(0, 1), Limit(2, 5), Limit(50, 60)])),
         backoff=draw(
             st.sampled_from(
@@ -291,19 +306,19 @@ def test_whatever_happens_nothing_is_left(data: st.DataObject, how: str, when: f
     ]
     assert internal == []
     for name in {event.service for event in story.events}:
-        check_sequence(name, story)
+        check_sequence(name, story, together=tree.strategy != "one_for_one")
 
 
-def check_sequence(name: str, story: Story) -> None:
+def check_sequence(name: str, story: Story, *, together: bool) -> None:
     before: str | None = None
     for step in story.sequence(name):
-        if step == "SupervisorGaveUp":
+        if step == "SupervisorGaveUp" or step.startswith("Breaker"):
             continue
         if before == "ServiceStopped" or (
-            # Services below a supervisor begin anew when it is restarted.
             before in ("ServiceFailed", "ServiceReturned") and step == "ServiceStarting"
         ):
-            assert name.count("/") > 1, (name, story.sequence(name))
+            # It was restarted together with others, or all that is below its supervisor was.
+            assert together or name.count("/") > 1, (name, story.sequence(name))
             before = None
         assert step in MAY_FOLLOW[before], (name, before, step, story.sequence(name))
         before = step
@@ -332,6 +347,7 @@ def test_nobody_runs_without_those_that_it_comes_after_having_been_ready(
     stopping = False
     dependencies = {f"app/{child.name}": child.after for child in tree.children}
     critical = {f"app/{child.name}": child.critical for child in tree.children}
+    fragile = {f"app/{child.name}": child.restart == "never" for child in tree.children}
     for event in story.events:
         if event.service == "app":
             stopping |= isinstance(event, events.ServiceStopping | events.SupervisorGaveUp)
@@ -339,6 +355,8 @@ def test_nobody_runs_without_those_that_it_comes_after_having_been_ready(
             passed.add(event.service)
         elif isinstance(event, events.ServiceFailed) and not critical[event.service]:
             passed.add(event.service)  # perhaps for good; then those after it start without it
+        elif isinstance(event, events.ServiceStopped) and fragile[event.service]:
+            passed.add(event.service)  # for good, by the strategy
         elif isinstance(event, events.ServiceStarting) and event.attempt == 1:
             assert {f"app/{name}" for name in dependencies[event.service]} <= passed
             assert not stopping

@@ -14,7 +14,7 @@ import attrs
 import trio
 from attrs import validators
 
-from ..errors import PlanError, RestartLimitExceeded, StopFailed
+from ..errors import PlanError, RestartLimitExceeded, StopFailed, StopOverdue
 from ..lifecycle import events
 from ..services import AnyService
 from ..supervision import STOP_WITHIN
@@ -59,8 +59,8 @@ def run(
 
     Raises:
         SystemExit: with status 1 after a failure, 2 when the tree may need more time to stop than
-            it has (what else is wrong with a tree is said when it is written down), 3 (without
-            unwinding) when the stop was overdue, 130 or 143 after a second signal.
+            it has (what else is wrong with a tree is said when it is written down), 3 when a stop
+            was overdue (without unwinding, 2 s after the budget), 130 or 143 after a second signal.
     """
     settings = config or HostSettings()
     configure_logs(settings.log)
@@ -80,14 +80,15 @@ def run(
 async def _main(host: Host, guard: Guard, signals: _Signals) -> int:
     """Run the host, and turn how it ended into an exit status."""
 
-    failed_at_stop = False
+    failed_at_stop = overdue = False
 
     def watch(event: events.Event) -> None:
-        nonlocal failed_at_stop
+        nonlocal failed_at_stop, overdue
         if isinstance(event, events.SupervisorStopping) and event.service == host.name:
             guard.arm()  # whoever began the stop: a signal, a failure, or that all is done
         elif isinstance(event, events.ServiceOverdue):
             # Nothing in the process can end it, so the process has to end.
+            overdue = True
             guard.arm()
             host.request_stop()
         elif isinstance(event, events.ServiceFailed) and event.stopping:
@@ -105,9 +106,9 @@ async def _main(host: Host, guard: Guard, signals: _Signals) -> int:
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except (RestartLimitExceeded, StopFailed) as error:
+    except (RestartLimitExceeded, StopFailed, StopOverdue) as error:
         log_critical(str(error))
-        return 1
+        return 3 if overdue else 1
     return 0
 
 

@@ -15,11 +15,14 @@ from ._grace import (
     graceful as graceful,
     surrounding_service as surrounding_service,
 )
+from ._health import Health as Health, HealthStatus as HealthStatus
 from ._state import TRANSITIONS as TRANSITIONS, State as State
 
 __all__ = [
     "TRANSITIONS",
     "Bus",
+    "Health",
+    "HealthStatus",
     "Lifetime",
     "Listener",
     "State",

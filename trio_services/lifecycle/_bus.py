@@ -32,6 +32,8 @@ class Bus:
 
     def publish(self, event: Event) -> None:
         """Tell every listener."""
+        if not self._listeners:
+            return
         self._pending.append(event)
         if self._publishing:
             return

@@ -91,6 +91,31 @@ class ServiceOverdue(Event):
 
 
 @attrs.frozen
+class BreakerOpened(Event):
+    """A service is left alone for `delay` seconds; that is for the `opened`th time in a row."""
+
+    opened: int
+    delay: float
+
+
+@attrs.frozen
+class BreakerHalfOpened(Event):
+    """A service may be started once, to see whether it is healthy again."""
+
+
+@attrs.frozen
+class BreakerClosed(Event):
+    """A service is healthy again, or its breaker was reset by hand."""
+
+
+@attrs.frozen
+class BreakerGaveUp(Event):
+    """A service failed once more after its breaker had opened `opened` times: it stays down."""
+
+    opened: int
+
+
+@attrs.frozen
 class SupervisorStopping(Event):
     """A supervisor stops its children: it was told to, gave up, or has no more use for them."""
 

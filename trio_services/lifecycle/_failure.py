@@ -72,6 +72,8 @@ def set_aside_cancellations(
 
     An exit that was asked for outweighs other errors; a single error is taken out of its groups.
     """
+    if isinstance(raised, trio.Cancelled):
+        return raised, None
     if not isinstance(raised, BaseExceptionGroup):
         return None, raised
     group = cast("BaseExceptionGroup[BaseException]", raised)

@@ -14,7 +14,7 @@ Source: the discussion of graceful shutdown in python-trio/trio#147.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType, TracebackType
 from typing import Self
@@ -24,6 +24,7 @@ import trio
 from ..errors import Failure
 from ._bus import Bus
 from ._events import Event
+from ._health import Health
 from ._state import TRANSITIONS, State
 
 _NO_CHILDREN: Mapping[str, Lifetime] = MappingProxyType({})
@@ -43,20 +44,25 @@ class Lifetime:
         since: when it came into that state, in seconds on Trio's clock.
         attempt: how often it was started.
         failure: its last failure, if it had any.
-        stop_requested: whether it was told to stop.
+        stop_requested: whether the present run was told to stop.
+        ending: whether it will not be started again.
         deadline: when its time for stopping ends, in seconds on Trio's clock; infinite before.
         progressed_at: when it last called `progress()`, in seconds on Trio's clock.
+        check: asks the service that runs how well it is, if it says so by itself.
         children: for a supervisor, the lifetimes below it by name.
     """
 
     __slots__ = (
+        "_changed",
         "_endings",
         "_stop_event",
         "attempt",
         "bus",
+        "check",
         "children",
         "critical",
         "deadline",
+        "ending",
         "failure",
         "name",
         "parent",
@@ -82,13 +88,17 @@ class Lifetime:
         self.attempt: int = 0
         self.failure: Failure | None = None
         self.stop_requested: bool = False
+        self.ending: bool = False
         self.deadline: float = math.inf
+        self.check: Callable[[], Awaitable[Health]] | None = None
         self.children: Mapping[str, Lifetime] = _NO_CHILDREN
         self.scope: trio.CancelScope = trio.CancelScope()
         self.regions: dict[graceful, None] = {}  # in the order in which they were entered
         self.task: trio.lowlevel.Task | None = None
-        self._endings: dict[str, dict[object, Callable[[], object]]] = {}  # by service
-        self._stop_event: trio.Event | None = None  # made when somebody waits; few do
+        self._endings: dict[str, dict[object, Callable[[], object]]] | None = None  # by service
+        # These are made when somebody waits; few do.
+        self._stop_event: trio.Event | None = None
+        self._changed: trio.Event | None = None
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.state}>"
@@ -124,7 +134,10 @@ class Lifetime:
 
         Returns: whether it was new.
         """
-        calls = self._topmost()._endings.setdefault(name, {})
+        topmost = self._topmost()
+        if topmost._endings is None:
+            topmost._endings = {}
+        calls = topmost._endings.setdefault(name, {})
         if key in calls:
             return False
         calls[key] = call
@@ -145,14 +158,33 @@ class Lifetime:
             raise RuntimeError(f"{self.name} cannot go from {self.state} to {state}")
         self.state = state
         self.since = trio.current_time()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    async def wait_changed(self) -> None:
+        """Return when it has come into another state."""
+        if self._changed is None:
+            self._changed = trio.Event()
+        await self._changed.wait()
+
+    def renew(self) -> None:
+        """Begin another run, of which nothing is known yet."""
+        self.scope = trio.CancelScope()
+        self.check = None
+        self.stop_requested = False
+        self.deadline = math.inf
+        self._stop_event = None
 
     def end(self) -> None:
         """This run of its supervisor will not start it again."""
         topmost = self._topmost()
+        if topmost._endings is None:
+            return
         if topmost is self:
-            ended = list(self._endings.values())
-            self._endings.clear()
-        elif topmost.stop_requested:
+            ended = list(topmost._endings.values())
+            topmost._endings = None
+        elif topmost.ending:
             ended = [topmost._endings.pop(self.name, {})]
         else:
             ended = []

@@ -1,10 +1,10 @@
 """The states of a supervised service, and which may follow which.
 
-Theory: a child has one state from the moment its supervisor knows it until it has ended for
-good. It waits for the services it comes `after`, starts, and runs once it is ready. From there
-it leaves by one of three doors: it returns, it fails, or it is told to stop. Its supervisor
-decides what a return or a failure means: another start after a delay (`BACKING_OFF`) or the end
-(`DONE`, `FAILED`). A stop is final: whatever `STOPPING` leads to, no start follows it.
+Theory: a child has one state from the moment its supervisor knows it. It waits for the services
+it comes `after`, starts, and runs once it is ready. From there it leaves by one of three doors: it
+returns, it fails, or it is told to stop. Its supervisor decides what a return or a failure means:
+another start after a delay (`BACKING_OFF`) or an end (`DONE`, `FAILED`). Nothing follows an end but
+at the word of somebody else: a sibling with which it is restarted, or an operator.
 
 The table below is the whole truth; the supervisor cannot make a transition that is not in it.
 """
@@ -20,7 +20,7 @@ class State(StrEnum):
     """What a service is doing, as its supervisor sees it."""
 
     WAITING = "waiting"
-    """For the services that it comes `after` to be ready."""
+    """Until it may start: for the services that it comes `after`, or is restarted with."""
     STARTING = "starting"
     """Entered, and not ready yet."""
     RUNNING = "running"
@@ -38,19 +38,21 @@ class State(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether no other state can follow."""
-        return not TRANSITIONS[self]
+        """Whether it does not run, and will not by itself."""
+        return self in _ENDED
 
 
 TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
     {
-        State.WAITING: frozenset({State.STARTING, State.STOPPED}),
+        State.WAITING: frozenset({State.STARTING, State.BACKING_OFF, State.STOPPED}),
         State.STARTING: frozenset({State.RUNNING, State.BACKING_OFF, State.FAILED, State.STOPPING}),
         State.RUNNING: frozenset({State.BACKING_OFF, State.DONE, State.FAILED, State.STOPPING}),
-        State.BACKING_OFF: frozenset({State.STARTING, State.STOPPED}),
+        State.BACKING_OFF: frozenset({State.WAITING, State.STOPPED}),
         State.STOPPING: frozenset({State.STOPPED, State.FAILED}),
-        State.STOPPED: frozenset(),
-        State.DONE: frozenset(),
-        State.FAILED: frozenset(),
+        State.STOPPED: frozenset({State.WAITING}),
+        State.DONE: frozenset({State.WAITING}),
+        State.FAILED: frozenset({State.WAITING}),
     }
 )
+
+_ENDED = frozenset({State.STOPPED, State.DONE, State.FAILED})

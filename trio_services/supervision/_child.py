@@ -9,7 +9,7 @@ import attrs
 from attrs import validators
 
 from ..errors import PlanError
-from ..resilience import Backoff
+from ..resilience import Backoff, Breaker
 from ..services import AnyService, Service, name_of
 
 Restart = Literal["always", "on_failure", "never"]
@@ -44,12 +44,19 @@ class Child:
         after: the siblings that have to be ready before it starts, and that stop after it.
         restart: ``"on_failure"`` (default), ``"always"``: also when it returns, or ``"never"``.
         backoff: the delays before restarts.
-        start_within: seconds it may take to become ready; > 0. Default 30.
+        breaker: leaves it alone for a while when it fails too often; its failures do not count
+            toward `max_restarts` then. Default: none.
+        start_within: seconds it may take to become ready; > 0. Default 30; for a supervisor at
+            least what its children need in the worst case.
         stop_within: seconds it has at a stop for what it has in hand; ≥ 0. Default 10; for a
             supervisor what its children need in the worst case.
-        critical: whether the supervisor gives up when a child with ``restart="never"`` fails. If
-            not, it stays down, and the rest runs on without it. Restarts count toward
-            `max_restarts` either way.
+        stale_after: seconds after which it is unhealthy, unless it calls
+            ``current_service().progress()`` meanwhile; > 0. Default: never.
+        critical: whether the supervisor gives up when it fails for good, by ``restart="never"`` or
+            its breaker's `give_up_after`. If not, it stays down, and the rest runs on without it.
+            Restarts count toward `max_restarts` either way.
+        retry_start: whether a failure before it was ready for the first time is like any other. If
+            not, it is not started again after one. Default True.
     """
 
     service: AnyService = attrs.field(validator=_is_service)
@@ -65,10 +72,15 @@ class Child:
         validator=validators.optional(validators.in_(("always", "on_failure", "never"))),
     )
     backoff: Backoff | None = attrs.field(default=None, kw_only=True)
+    breaker: Breaker | None = attrs.field(default=None, kw_only=True)
     start_within: float | None = attrs.field(
         default=None, kw_only=True, validator=validators.optional(validators.gt(0))
     )
     stop_within: float | None = attrs.field(
         default=None, kw_only=True, validator=validators.optional(validators.ge(0))
     )
+    stale_after: float | None = attrs.field(
+        default=None, kw_only=True, validator=validators.optional(validators.gt(0))
+    )
     critical: bool = attrs.field(default=True, kw_only=True)
+    retry_start: bool = attrs.field(default=True, kw_only=True)

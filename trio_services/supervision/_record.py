@@ -3,55 +3,284 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING
 
-import attrs
-import trio
+from ..errors import ServicesError, StartFailed, StartTimeout
+from ..lifecycle import Lifetime, State
+from ..resilience import BreakerState, Circuit
+from ._child import Child, Restart
+from ._plan import start_within, stop_within
+from ._restarts import Restarts
 
-from ..lifecycle import Lifetime
-from ._child import Child
-from ._restarts import Repetitions
+if TYPE_CHECKING:
+    from ._supervision import Supervision
+    from ._supervisor import Supervisor
 
 
-@attrs.define(eq=False)
-class Record:
-    """What changes about one child while it is supervised."""
+class Then(Enum):
+    """What follows the end of a child's present run, if that does not decide it itself."""
 
-    child: Child
-    life: Lifetime
-    repetitions: Repetitions
-    waits_for: int  # how many of those that it comes after have not been ready yet
-    readiness: Readiness | None = None  # of the present run
-    turn: trio.Event | None = None  # set when there are none left
-    dependencies: list[Record] = attrs.Factory(list["Record"])
-    dependents: list[Record] = attrs.Factory(list["Record"])
-    live_dependents: int = 0
-    passed: bool = False  # was ready once, or has ended: those after it may start
-    released: bool = False  # has ended, or is overdue: those that it comes after may stop
-    named: bool = False  # as overdue
+    END = "nothing: it has ended for good"
+    AGAIN = "another start"
+    STAY = "nothing, until an operator starts it again"
+    LEAVE = "it is forgotten"
+
+
+class Record(Lifetime):
+    """A child while it is supervised.
+
+    Attributes:
+        child: what it was written down as; the supervisor's `spec` says what it leaves open.
+        dependencies: the siblings that it comes after.
+        dependents: those that come after it.
+        waits_for: how many things keep it from starting: dependencies that are not ready, and
+            gates that are closed.
+        held_by: those gates.
+        opens: the gate that opens no sooner than the next start of this one is due.
+        awaited_by: the gates that wait for its end.
+        passed: whether those after it may start: it is ready, or has done its part.
+        arrived: whether it has passed once, so that its supervisor's own readiness does not wait
+            for it.
+        busy_dependents: how many of those that come after it run, and are not overdue.
+        to_stop: whether it is to be told to stop as soon as there are none.
+        then: what follows the end of its present run.
+        retired: whether nothing is expected of it any more.
+        released: whether those that it comes after may stop: it has ended, or is overdue.
+        overdue: whether it was named as such in its present run.
+        due: its deadline in its present state, in seconds on Trio's clock; infinite if none.
+        readied: how often it became ready.
+        readiness: of the present run.
+        restarts: what is remembered of its endings, once there was one.
+        supervision: for a supervisor that runs, its work.
+    """
+
+    __slots__ = (
+        "arrived",
+        "awaited_by",
+        "busy_dependents",
+        "child",
+        "dependencies",
+        "dependents",
+        "due",
+        "held_by",
+        "opens",
+        "overdue",
+        "passed",
+        "readied",
+        "readiness",
+        "released",
+        "restarts",
+        "retired",
+        "spec",
+        "supervision",
+        "then",
+        "to_stop",
+        "waits_for",
+    )
+
+    def __init__(self, child: Child, spec: Supervisor, parent: Lifetime) -> None:
+        super().__init__(
+            f"{parent.name}/{child.name}", parent.bus, critical=child.critical, parent=parent
+        )
+        self.child: Child = child
+        self.spec: Supervisor = spec
+        self.dependencies: Sequence[Record] = ()
+        self.dependents: list[Record] | None = None  # most have none
+        self.waits_for: int = 0
+        self.held_by: list[Gate] | None = None
+        self.opens: Gate | None = None
+        self.awaited_by: list[Gate] | None = None
+        self.passed: bool = False
+        self.arrived: bool = False
+        self.busy_dependents: int = 0
+        self.to_stop: bool = False
+        self.then: Then = Then.END
+        self.retired: bool = False
+        self.released: bool = True
+        self.overdue: bool = False
+        self.due: float = math.inf
+        self.readied: int = 0
+        self.readiness: Readiness | None = None
+        self.restarts: Restarts | None = None
+        self.supervision: Supervision | None = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has a task."""
+        return self.state in _RUN
+
+    @property
+    def restart(self) -> Restart:
+        """Whether its end is followed by another start."""
+        return self.child.restart or self.spec.restart
+
+    @property
+    def start_within(self) -> float:
+        """Seconds that it may take to become ready."""
+        return start_within(self.child, self.spec.start_within)
+
+    @property
+    def stop_within(self) -> float:
+        """Seconds that it has at a stop."""
+        return stop_within(self.child, self.spec.stop_within)
+
+    @property
+    def circuit(self) -> Circuit | None:
+        """Its breaker at work, if it has one and has ever needed it."""
+        return self.restarts.circuit if self.restarts is not None else None
+
+    def circuit_in(self, state: BreakerState) -> Circuit | None:
+        """Its breaker at work, if that is in a state."""
+        circuit = self.circuit
+        return circuit if circuit is not None and circuit.state is state else None
+
+    def remember(self) -> Restarts:
+        """What is remembered of its endings from now on."""
+        if self.restarts is None:
+            self.restarts = Restarts(
+                self.child.backoff or self.spec.backoff, self.child.breaker or self.spec.breaker
+            )
+        return self.restarts
+
+    def depend_on(self, dependencies: Sequence[Record]) -> None:
+        """Come after some more siblings."""
+        self.dependencies = (*self.dependencies, *dependencies)
+        for dependency in dependencies:
+            if dependency.dependents is None:
+                dependency.dependents = []
+            dependency.dependents.append(self)
+            dependency.busy_dependents += not self.released
+            self.waits_for += not dependency.passed
+
+    def bow_out(self) -> None:
+        """Those after it come after its own dependencies from now on."""
+        for dependent in self.dependents or ():
+            kept = [one for one in dependent.dependencies if one is not self]
+            dependent.dependencies = kept
+            dependent.depend_on([one for one in self.dependencies if one not in kept])
+        for dependency in self.dependencies:
+            if dependency.dependents is not None:
+                dependency.dependents.remove(self)
+
+    def begin(self) -> None:
+        """Another run begins."""
+        if self.attempt:
+            self.renew()
+            self.then, self.to_stop, self.overdue = Then.END, False, False
+        self.attempt += 1
+        self.released = False
+        for dependency in self.dependencies:
+            dependency.busy_dependents += 1
+
+    def open_way(self) -> Sequence[Record]:
+        """Pass; those that may start for that reason."""
+        if self.passed:
+            return ()
+        self.passed = True
+        for dependent in self.dependents or ():
+            dependent.waits_for -= 1
+        return self.dependents or ()
+
+    def close_way(self) -> None:
+        """Whoever comes after it, and starts from now on, has to wait for it again."""
+        if self.passed:
+            self.passed = False
+            for dependent in self.dependents or ():
+                dependent.waits_for += 1
+
+    def release(self) -> Sequence[Record]:
+        """Not hold up those that it comes after any more; they, if that is news."""
+        if self.released:
+            return ()
+        self.released = True
+        for dependency in self.dependencies:
+            dependency.busy_dependents -= 1
+        return self.dependencies
+
+    def await_end(self, gate: Gate) -> None:
+        """Let a gate not open before it has ended."""
+        if self.awaited_by is None:
+            self.awaited_by = []
+        self.awaited_by.append(gate)
+
+
+_RUN = frozenset({State.STARTING, State.RUNNING, State.STOPPING})
+
+
+class Gate:
+    """Keeps those that are restarted together from starting before all of them may.
+
+    It opens when the one that caused the restart is due, and the others have ended.
+    """
+
+    __slots__ = ("members", "pending")
+
+    def __init__(self, members: Sequence[Record], pending: int) -> None:
+        self.members = members
+        self.pending = pending
+        for record in members:
+            if record.held_by is None:
+                record.held_by = []
+            record.held_by.append(self)
+            record.waits_for += 1
+
+    def waits_on(self) -> Iterator[Record]:
+        """Those that keep it closed."""
+        for record in self.members:
+            if record.opens is self or self in (record.awaited_by or ()):
+                yield record
+
+    def count_down(self) -> Sequence[Record]:
+        """One thing less to wait for; those that are let through by that."""
+        self.pending -= 1
+        if self.pending:
+            return ()
+        for record in self.members:
+            if record.held_by is not None:
+                record.held_by.remove(self)
+                record.waits_for -= 1
+        return self.members
 
 
 class Readiness:
-    """The `task_status` of one run of a child."""
+    """The `task_status` of one run of a child.
 
-    __slots__ = ("_became_ready", "_ready", "_record", "scope")
+    Attributes:
+        timed_out: whether its time for becoming ready is over.
+    """
+
+    __slots__ = ("_became_ready", "_ready", "_record", "timed_out")
 
     def __init__(self, record: Record, became_ready: Callable[[Record, object], None]) -> None:
         self._record = record
         self._became_ready = became_ready
-        self.scope: trio.CancelScope | None = None
         self._ready = False
+        self.timed_out = False
 
     def __bool__(self) -> bool:
         return self._ready
 
     def started(self, value: object = None) -> None:
         """Say that the service is ready; `value` is published, and not kept."""
-        if self._record.readiness is not self:
-            return  # of a run that has ended
+        if self._record.readiness is not self or self.timed_out:
+            return  # of a run that has ended, or is about to
         if self._ready:
-            raise RuntimeError(f"{self._record.life.name} called task_status.started() twice")
+            raise RuntimeError(f"{self._record.name} called task_status.started() twice")
         self._ready = True
-        if self.scope is not None:
-            self.scope.deadline = math.inf
         self._became_ready(self._record, value)
+
+    def time_out(self) -> bool:
+        """Its time for becoming ready is over; whether that is news."""
+        news = not self.timed_out and not self._ready
+        self.timed_out = self.timed_out or news
+        return news
+
+    def error(self) -> ServicesError | None:
+        """What is wrong with a run that ended without an error of its own, if anything is."""
+        if self.timed_out:
+            return StartTimeout(self._record.name, self._record.start_within)
+        if not self._ready:
+            return StartFailed(self._record.name, "returned before task_status.started()")
+        return None

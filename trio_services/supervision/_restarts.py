@@ -1,14 +1,13 @@
-"""When restarting is too much. Pure: times come in as arguments."""
+"""Whether to start a service again, when, and when that is too much. Pure."""
 
 from __future__ import annotations
 
 import math
-from collections import deque
 
 import attrs
 from attrs import validators
 
-from ..resilience import Backoff
+from ..resilience import Backoff, Breaker, Circuit, Window
 
 
 def _above_zero(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
@@ -26,40 +25,46 @@ class Limit:
     def __str__(self) -> str:
         return f"{self.count} in {self.per:g} s"
 
+    def window(self) -> Window:
+        """Counts what it limits; full with one too many."""
+        return Window(self.count + 1, self.per)
 
-class Window:
-    """The restarts of the last seconds, held against a limit.
 
-    Source: the restart intensity of OTP supervisors (*MaxR* restarts within *MaxT* seconds).
+class Restarts:
+    """What is remembered of one child's endings, to decide what follows the next.
+
+    Each takes the time in seconds, how long the child had been ready, and the window that the
+    restarts of all its siblings count in. Each returns the seconds until the next start, or None
+    when that would be one too many.
+
+    Attributes:
+        circuit: its circuit breaker, if it has one; then its failures do not count in the window.
     """
 
-    __slots__ = ("_limit", "_times")
+    __slots__ = ("_backoff", "_repetition", "circuit")
 
-    def __init__(self, limit: Limit) -> None:
-        self._limit = limit
-        self._times: deque[float] = deque()
-
-    def count(self, now: float) -> bool:
-        """Whether one more restart, now, is within the limit."""
-        times = self._times
-        while times and times[0] <= now - self._limit.per:
-            times.popleft()
-        times.append(now)
-        return len(times) <= self._limit.count
-
-
-class Repetitions:
-    """The starts of one child in a row, for its backoff."""
-
-    __slots__ = ("_backoff", "_count")
-
-    def __init__(self, backoff: Backoff) -> None:
+    def __init__(self, backoff: Backoff, breaker: Breaker | None) -> None:
         self._backoff = backoff
-        self._count = 0
+        self._repetition = 0
+        self.circuit: Circuit | None = Circuit(breaker) if breaker is not None else None
 
-    def next_delay(self, ran: float) -> float:
-        """Seconds before the next start, after `ran` seconds of healthy running."""
+    def after_failure(self, now: float, ran: float, window: Window) -> float | None:
+        """It failed."""
+        circuit = self.circuit
+        if circuit is None:
+            return None if window.add(now) else self._next_delay(ran)
+        if circuit.failed(now):
+            return None if circuit.given_up else circuit.due - now
+        return self._next_delay(ran)
+
+    def after_return(self, now: float, ran: float, window: Window) -> float | None:
+        """It returned, and is to be started again."""
+        if window.add(now):
+            return None
+        return self._next_delay(ran)
+
+    def _next_delay(self, ran: float) -> float:
         if ran >= self._backoff.reset_after:
-            self._count = 0
-        self._count += 1
-        return self._backoff.delay(self._count)
+            self._repetition = 0
+        self._repetition += 1
+        return self._backoff.delay(self._repetition)

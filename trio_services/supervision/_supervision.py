@@ -1,28 +1,25 @@
-"""A supervisor at work: one task for each child, and the books that they share.
+"""A supervisor at work: what follows when one of its children starts, is ready, or ends.
 
-Theory. Every child has a task of its own, which waits for its turn, runs the service, and decides
-after each run whether and when to run it again. What concerns more than one child is synchronous
-code between two checkpoints: a child that becomes ready opens the way for those after it
-(`_pass`), one that has ended lets its dependencies stop (`_end`), and a supervisor that is told to
-stop, or gives up, tells those first that nobody comes after (`begin_stop`). So there are no locks,
+Theory. Each run of a child is a task of its own, and nothing but such runs takes tasks: a child
+that waits, or is to be started again later, is only a record. All decisions are synchronous code
+between two checkpoints, made when something happens to a child: it becomes ready (`_became_ready`),
+its run ends (`_after_run`), or the deadline of its state has come (`reach`). So there are no locks,
 and nothing waits that need not.
+
+A child may start when nothing keeps it: its dependencies have passed, and the gates that hold it
+are open. A gate is how a strategy restarts several children together: it opens when the one that
+caused the restart is due and the others have ended. A child is told to stop when all those that
+come after it have ended. What is published is true already when it is told.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import trio
 
-from ..errors import (
-    Failure,
-    RestartLimitExceeded,
-    StartFailed,
-    StartTimeout,
-    StopFailed,
-)
+from ..errors import StopOverdue
 from ..lifecycle import (
     Lifetime,
     State,
@@ -33,21 +30,16 @@ from ..lifecycle import (
     set_aside_cancellations,
     summarize,
 )
+from ..resilience import BreakerState, Circuit
 from ..services import Service, start
-from ._child import Child
-from ._overdue import OverdueWatch
-from ._plan import stop_within
-from ._record import Readiness, Record
-from ._restarts import Repetitions, Window
+from ._deadlines import Deadlines
+from ._outcome import Outcome
+from ._record import Gate, Readiness, Record, Then
 from ._stack import stack_of
 
 if TYPE_CHECKING:
+    from ._child import Child
     from ._supervisor import Supervisor
-
-OVERDUE_AFTER = 1.0
-"""Seconds past its deadline after which a service that is still there is reported."""
-
-_FAILURES_TOLD = 6
 
 
 class Supervision:
@@ -57,7 +49,12 @@ class Supervision:
         spec: the supervisor.
         life: its own lifetime, in the supervisor above it or at the root.
         open_ended: stay until told to stop, also when all children have ended.
-        attendants: the names of children that only serve the others, and end with them.
+        attendants: the names of children that only serve the others: they end with them, and no
+            strategy restarts the two together.
+
+    Attributes:
+        records: its children by name, in the order in which they were written down.
+        stopping: whether it stops its children, or has stopped them.
     """
 
     def __init__(
@@ -68,45 +65,32 @@ class Supervision:
         open_ended: bool = False,
         attendants: Collection[str] = (),
     ) -> None:
-        self._spec = spec
-        self._life = life
+        self.spec = spec
+        self.life = life
+        self.stopping = False
+        self.records: dict[str, Record] = {}
         self._open_ended = open_ended
-        self._task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-        self._stopping = False
-        self._window = Window(spec.max_restarts)
-        self._failures: deque[Failure] = deque(maxlen=_FAILURES_TOLD)
-        self._stop_failures: list[Failure] = []
-        self._reason = ""  # why it gave up, if it did
-        self._cause: BaseException | None = None
-        self._overdue = OverdueWatch(self._name)
-        self._records = {child.name: self._make_record(child) for child in spec.children}
-        for record in self._records.values():
-            for name in record.child.after:
-                dependency = self._records[name]
-                record.dependencies.append(dependency)
-                dependency.dependents.append(record)
-                dependency.live_dependents += 1
-        self._unready = self._live = len(self._records)
         self._attendants = attendants
-        self._wanted = self._live - len(attendants)  # live children that are no attendants
-        life.children = {name: record.life for name, record in self._records.items()}
+        self._task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+        self.deadlines = Deadlines(self.reach)
+        self._window = spec.max_restarts.window()
+        self._outcome = Outcome(life.name)
+        self._cancelled = False
+        for child in spec.children:
+            self.make_record(child)
+        for name, after in spec.graph.items():
+            if after:
+                self.records[name].depend_on([self.records[other] for other in after])
+        self._running = 0
+        self._unarrived = len(self.records)
+        self.wanted = self._unarrived - len(attendants)  # that something is expected of
+        life.children = self.records
 
-    def _make_record(self, child: Child) -> Record:
-        life = Lifetime(
-            f"{self._life.name}/{child.name}",
-            self._life.bus,
-            critical=child.critical,
-            parent=self._life,
-        )
+    def make_record(self, child: Child) -> Record:
+        record = self.records[child.name] = Record(child, self.spec, self.life)
         if isinstance(child.service, Service):
-            child.service.enlist(life, life.name)
-        repetitions = Repetitions(child.backoff or self._spec.backoff)
-        return Record(child, life, repetitions, waits_for=len(child.after))
-
-    @property
-    def stopping(self) -> bool:
-        """Whether it stops its children, or has stopped them."""
-        return self._stopping
+            child.service.enlist(record, record.name)
+        return record
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Run the children until all have ended for good, or until a stop.
@@ -122,269 +106,400 @@ class Supervision:
             with graceful():
                 async with trio.open_nursery() as self._nursery:
                     self._nursery.start_soon(self._attend)
-                    self._nursery.start_soon(self._overdue.run)
-                    for record in self._records.values():
-                        self._nursery.start_soon(self._run_child, record, name=record.life.name)
-                    if not self._records:
+                    self._nursery.start_soon(self.deadlines.run)
+                    for record in self.records.values():
+                        self.start_if_free(record)
+                    if not self.records:
                         task_status.started()
-                    if not self._wanted and not self._open_ended:
+                    if not self.wanted and not self._open_ended:
                         self._begin_stop()
         finally:
             # Also when it was cancelled: what failed is not lost.
-            self._raise_what_failed()
+            self._outcome.raise_what_failed()
 
-    # -- one child ---------------------------------------------------------------------
+    # -- one run of a child ------------------------------------------------------------
+
+    def start_if_free(self, record: Record) -> None:
+        """Start a child that waits, and has nothing to wait for."""
+        if record.waits_for or record.state is not State.WAITING:
+            return
+        if self.stopping or self.life.stop_requested:
+            return
+        record.begin()
+        self._running += 1
+        record.enter(State.STARTING)
+        record.publish(events.ServiceStarting(record.name, record.attempt))
+        self._nursery.start_soon(self._run_child, record, name=record.name)
 
     async def _run_child(self, record: Record) -> None:
-        life = record.life
-        life.task = trio.lowlevel.current_task()
-        enter_service(life)
+        record.task = trio.lowlevel.current_task()
+        enter_service(record)
+        record.readiness = Readiness(record, self._became_ready)
+        if self.life.stop_requested:
+            self._begin_stop()
         try:
-            with life.scope:
-                while record.waits_for:
-                    record.turn = trio.Event()
-                    await record.turn.wait()
-                # A stop may come in the very moment in which a wait is over.
-                while not (self._stopping or self._life.stop_requested or life.stop_requested):
-                    delay = await self._run_once(record)
-                    if delay is None:
-                        return
-                    life.enter(State.BACKING_OFF)
-                    life.publish(events.ServiceRestarting(life.name, delay, life.attempt))
-                    await trio.sleep(delay)
-        finally:
-            self._end(record)
-
-    async def _run_once(self, record: Record) -> float | None:
-        """One run of a child; returns the seconds until the next, or None: it was the last."""
-        life = record.life
-        life.attempt += 1
-        life.enter(State.STARTING)
-        life.publish(events.ServiceStarting(life.name, life.attempt))
-        if life.stop_requested:
-            return None
-        readiness = record.readiness = Readiness(record, self._became_ready)
-        try:
-            running = start(record.child.service, readiness)
-            if readiness:
-                await running
-            else:
-                within = record.child.start_within or self._spec.start_within
-                self._overdue.expect(record, trio.current_time() + within + OVERDUE_AFTER)
-                with trio.move_on_after(within) as readiness.scope:
+            with record.scope:
+                if not record.stop_requested:
+                    running = start(record.child.service, record.readiness)
+                    if not record.readiness:
+                        self.deadlines.set(record, trio.current_time() + record.start_within)
                     await running
-                if readiness.scope.cancelled_caught:
-                    raise StartTimeout(life.name, within)
-                if not readiness and not life.stop_requested:
-                    raise StartFailed(life.name, "returned before task_status.started()")
-        except (trio.Cancelled, GeneratorExit):
+        except GeneratorExit:
             raise
         except BaseException as raised:  # noqa: BLE001 -- what it means is decided in one place
-            return self._after_failure(record, raised)
-        finally:
-            record.readiness = None
-        return self._after_return(record)
-
-    def _after_return(self, record: Record) -> float | None:
-        life = record.life
-        if not life.stop_requested:
-            life.publish(events.ServiceReturned(life.name, trio.current_time() - life.since))
-        if life.stop_requested:
-            return None
-        if (record.child.restart or self._spec.restart) != "always":
-            life.enter(State.DONE)
-            return None
-        return self._restart_delay(record)
-
-    def _after_failure(self, record: Record, raised: BaseException) -> float | None:
-        life = record.life
-        cancelled, error = set_aside_cancellations(raised)
-        if error is None:
-            raise raised
-        failure = life.failure = summarize(life.name, error)
-        stopping = life.stop_requested or cancelled is not None
-        if asks_for_exit(error):
-            life.enter(State.FAILED)
-            self._give_up(f"{life.name} raised {failure.type}", error)
+            cancelled, error = set_aside_cancellations(raised)
+            if cancelled is not None:
+                # Only what is around the supervisor cancels like that.
+                self._cancel()
+            self._after_run(record, error)
+            del error  # or its traceback and this frame would keep each other alive
+            if cancelled is not None:
+                raise cancelled from None
         else:
-            self._failures.append(failure)
-            life.publish(events.ServiceFailed(life.name, failure, error, stopping))
-            if stopping or life.stop_requested:  # or the one who heard of it told it to
-                life.enter(State.FAILED)
-                self._stop_failures.append(failure)
-        if cancelled is not None:
-            raise cancelled
-        if life.state is State.FAILED:
-            return None
-        if (record.child.restart or self._spec.restart) == "never":
-            life.enter(State.FAILED)
-            if life.critical:
-                self._give_up(f"{life.name} is critical and not restarted", error)
-            return None
-        return self._restart_delay(record, error)
-
-    def _restart_delay(self, record: Record, error: BaseException | None = None) -> float | None:
-        """Seconds until the next start; None: that would be one too many."""
-        life = record.life
-        now = trio.current_time()
-        if not self._window.count(now):
-            life.enter(State.FAILED)
-            limit = self._spec.max_restarts
-            self._give_up(f"more restarts than max_restarts allows ({limit})", error)
-            return None
-        return record.repetitions.next_delay(now - life.since if life.state is State.RUNNING else 0)
-
-    # -- what concerns several ---------------------------------------------------------
+            self._after_run(record, None)
 
     def _became_ready(self, record: Record, value: object) -> None:
         """A child said that it is ready."""
-        life = record.life
-        if life.state is not State.STARTING:
+        if record.state is not State.STARTING:
             return  # it was told to stop meanwhile
-        took = trio.current_time() - life.since
-        life.enter(State.RUNNING)
-        life.progress()
-        life.publish(events.ServiceReady(life.name, took, value))
+        took = trio.current_time() - record.since
+        self.deadlines.clear(record)
+        record.readied += 1
+        record.enter(State.RUNNING)
+        record.progress()
+        if circuit := record.circuit_in(BreakerState.HALF_OPEN):
+            self.deadlines.set(record, record.since + circuit.breaker.healthy_after)
+        record.publish(events.ServiceReady(record.name, took, value))
+        if record.runs and not record.stop_requested:  # who heard of it may have it stopped
+            self._pass(record)
+
+    def _after_run(self, record: Record, error: BaseException | None) -> None:
+        """A run of a child has ended, by an error or without one: what follows?"""
+        ran = trio.current_time() - record.since if record.state is State.RUNNING else 0.0
+        readiness, record.readiness, record.task = record.readiness, None, None
+        self.deadlines.clear(record)
+        self._running -= 1
+        if error is None and readiness is not None and not record.stop_requested:
+            error = readiness.error()
+        delay = None
+        if error is not None:
+            delay = self._after_failure(record, error, ran)
+        elif not record.stop_requested:
+            delay = self._after_return(record, ran)
+        if delay is not None:
+            self._restart(record, delay)
+        elif not record.state.ended:
+            self._stopped(record)
+        self._release(record)
+        if record.state.ended:
+            self.after_end(record)
+        if record.awaited_by is not None:
+            gates, record.awaited_by = record.awaited_by, None
+            for gate in gates:
+                self._count_down(gate)
+        if self.stopping and not self._running:
+            self._finish()
+
+    def _after_return(self, record: Record, ran: float) -> float | None:
+        """A child returned by itself: seconds until it is started again, or None."""
+        record.publish(events.ServiceReturned(record.name, ran))
+        if circuit := record.circuit_in(BreakerState.HALF_OPEN):
+            self.close(record, circuit)  # a probe that ends in good order was healthy
+        if record.restart != "always":
+            record.enter(State.DONE)
+            return None
+        delay = record.remember().after_return(trio.current_time(), ran, self._window)
+        if delay is None:
+            self._restarted_too_often(record, None)
+        return delay
+
+    def _after_failure(self, record: Record, error: BaseException, ran: float) -> float | None:
+        """A child failed: seconds until it is started again, or None."""
+        failure = record.failure = summarize(record.name, error)
+        if asks_for_exit(error):
+            record.enter(State.FAILED)
+            self._give_up(f"{record.name} raised {failure.type}", error)
+            return None
+        self._outcome.failures.append(failure)
+        record.publish(events.ServiceFailed(record.name, failure, error, record.stop_requested))
+        if record.stop_requested:
+            record.enter(State.FAILED)
+            if self.stopping:
+                self._outcome.failed_at_stop(failure, error)
+            return None
+        if record.restart == "never" or not (record.child.retry_start or record.readied):
+            self._fail_for_good(record)
+            if record.critical:
+                self._give_up(f"{record.name} is critical and not restarted", error)
+            return None
+        restarts = record.remember()
+        circuit = restarts.circuit
+        opened = circuit.opened if circuit is not None else 0
+        delay = restarts.after_failure(trio.current_time(), ran, self._window)
+        if circuit is None:
+            if delay is None:
+                self._restarted_too_often(record, error)
+        elif delay is None:
+            self._fail_for_good(record)
+            record.publish(events.BreakerGaveUp(record.name, opened))
+            if record.critical:
+                self._give_up(f"{record.name} is critical, and its breaker gave up", error)
+        elif circuit.opened > opened:
+            record.publish(events.BreakerOpened(record.name, circuit.opened, delay))
+        return delay
+
+    def _fail_for_good(self, record: Record) -> None:
+        record.enter(State.FAILED)
+        record.then = Then.END  # also if it was about to be stopped, for another start
+
+    def _restarted_too_often(self, record: Record, error: BaseException | None) -> None:
+        self._fail_for_good(record)
+        limit = self.spec.max_restarts
+        self._give_up(f"more restarts than max_restarts allows ({limit})", error)
+
+    def _restart(self, record: Record, delay: float) -> None:
+        """Start a child again in `delay` seconds, with those that its strategy says."""
+        record.enter(State.BACKING_OFF)
+        if self.stopping:  # it was waiting for those after it to stop
+            record.enter(State.STOPPED)
+            return
+        record.close_way()
+        due = trio.current_time() + delay
+        self.deadlines.set(record, due)
+        if self.spec.strategy != "one_for_one" and record.child.name not in self._attendants:
+            self._take_down(record)
+        record.publish(events.ServiceRestarting(record.name, delay, record.attempt))
+        if not delay and record.due == due:  # who heard of it may have tripped its breaker
+            self.deadlines.clear(record)
+            self.reach(record)  # without the detour over the watch
+
+    def _stopped(self, record: Record) -> None:
+        """A child has ended because it was told to."""
+        if record.state is not State.STOPPING:  # by itself
+            record.enter(State.STOPPING)
+            record.publish(events.ServiceStopping(record.name, 0.0))
+        took = trio.current_time() - record.since
+        record.enter(State.STOPPED)
+        record.publish(events.ServiceStopped(record.name, took))
+
+    def after_end(self, record: Record) -> None:
+        """A child does not run, and will not by itself."""
+        if self.stopping or record.then is Then.END:
+            if not self.stopping:
+                self._pass(record)
+            self._retire(record)
+        elif record.then is Then.AGAIN:
+            self._wait_again(record)
+        elif record.then is Then.STAY:
+            self._arrive(record)
+        else:
+            self._forget(record)
+
+    def _wait_again(self, record: Record) -> None:
+        """Let a child that had ended start as soon as it may."""
+        record.then = Then.END
+        record.close_way()
+        if record.retired:
+            record.retired = record.ending = False
+            self.wanted += record.child.name not in self._attendants
+        record.enter(State.WAITING)
+        if circuit := record.circuit_in(BreakerState.OPEN):
+            record.enter(State.BACKING_OFF)
+            self.deadlines.set(record, circuit.due)
+        self.start_if_free(record)
+
+    def _retire(self, record: Record) -> None:
+        """Nothing is expected of a child any more."""
+        if record.retired:
+            return
+        record.retired = record.ending = True
+        record.end()
+        self.wanted -= record.child.name not in self._attendants
+        if not self.wanted and not self._open_ended:
+            self._begin_stop()
+
+    def _forget(self, record: Record) -> None:
+        """Strike a child that has ended off the books."""
+        del self.records[record.child.name]
+        record.bow_out()
         self._pass(record)
+        self._retire(record)
+
+    def reach(self, record: Record) -> None:
+        """The deadline of a child's present state has come."""
+        if record.state is State.BACKING_OFF:
+            record.enter(State.WAITING)
+            if circuit := record.circuit_in(BreakerState.OPEN):
+                self.probe(record, circuit)
+            self.unhold(record)
+            self.start_if_free(record)
+        elif record.state is State.RUNNING:
+            if circuit := record.circuit_in(BreakerState.HALF_OPEN):
+                self.close(record, circuit)  # the probe has been healthy for long enough
+        elif record.readiness is not None and record.readiness.time_out():
+            record.scope.cancel()
+            self.deadlines.set(record, trio.current_time() + self.spec.overdue_after)
+        else:
+            self._report_overdue(record)
+
+    # -- the breaker of one child ------------------------------------------------------
+
+    def probe(self, record: Record, circuit: Circuit) -> None:
+        """Let the next start decide whether an open breaker closes."""
+        circuit.probe()
+        record.publish(events.BreakerHalfOpened(record.name))
+
+    def close(self, record: Record, circuit: Circuit) -> None:
+        """A child is healthy again."""
+        circuit.close()
+        record.publish(events.BreakerClosed(record.name))
+
+    # -- what concerns several ---------------------------------------------------------
 
     def _pass(self, record: Record) -> None:
         """Open the way for those that come after a child."""
-        if record.passed:
-            return
-        record.passed = True
-        for dependent in record.dependents:
-            dependent.waits_for -= 1
-            if not dependent.waits_for and dependent.turn is not None:
-                dependent.turn.set()
-        self._unready -= 1
-        if not self._unready and not self._stopping:
-            self._task_status.started()
+        for dependent in record.open_way():
+            self.start_if_free(dependent)
+        self._arrive(record)
 
-    def _end(self, record: Record) -> None:
-        """A child has ended for good."""
-        life = record.life
-        if life.state in (State.DONE, State.FAILED):
-            if not self._stopping:
-                self._pass(record)
-        else:
-            if life.state in (State.STARTING, State.RUNNING):
-                life.enter(State.STOPPING)  # it was cancelled before it was told to stop
-                life.publish(events.ServiceStopping(life.name, 0.0))
-            told = life.since
-            was_entered = life.state is State.STOPPING
-            life.enter(State.STOPPED)
-            if was_entered:
-                life.publish(events.ServiceStopped(life.name, trio.current_time() - told))
-        life.task = None
-        life.end()
-        self._release(record)
-        self._live -= 1
-        self._wanted -= record.child.name not in self._attendants
-        if not self._wanted and not self._open_ended:
-            self._begin_stop()
-        if not self._live and self._stopping:
-            self._finish()
+    def _arrive(self, record: Record) -> None:
+        """The supervisor's own readiness need not wait for a child any more."""
+        if not record.arrived:
+            record.arrived = True
+            self._unarrived -= 1
+            if not self._unarrived and not self.stopping:
+                self._task_status.started()
+
+    def _take_down(self, record: Record) -> None:
+        """Stop those that are restarted together with a child, and hold them until it is due."""
+        others = self._restarted_with(record)
+        running = [other for other in others if other.runs]
+        gate = record.opens = Gate([record, *others], pending=1 + len(running))
+        for other in others:
+            other.close_way()
+            if other.runs:
+                other.await_end(gate)
+                other.to_stop = True
+                if other.then is Then.END and other.restart != "never":
+                    other.then = Then.AGAIN
+            elif other.state is State.DONE and other.restart != "never":
+                self._wait_again(other)
+        for other in running:
+            if not other.busy_dependents:
+                self.tell_to_stop(other)
+
+    def _restarted_with(self, record: Record) -> Sequence[Record]:
+        others = list(self.records.values())
+        if self.spec.strategy == "rest_for_one":
+            others = others[others.index(record) + 1 :]
+        return [
+            other
+            for other in others
+            if other is not record and other.child.name not in self._attendants
+        ]
+
+    def unhold(self, record: Record) -> None:
+        """A child that was to be waited for by those that restart with it need not be."""
+        gate, record.opens = record.opens, None
+        if gate is not None:
+            self._count_down(gate)
+
+    def _count_down(self, gate: Gate) -> None:
+        for record in gate.count_down():
+            self.start_if_free(record)
 
     def _release(self, record: Record) -> None:
         """Those that a child comes after need not stay for its sake."""
-        if record.released:
-            return
-        record.released = True
-        for dependency in record.dependencies:
-            dependency.live_dependents -= 1
-            if self._stopping and not dependency.live_dependents:
-                self._tell_to_stop(dependency)
+        for dependency in record.release():
+            if dependency.to_stop and not dependency.busy_dependents:
+                self.tell_to_stop(dependency)
 
     # -- stopping ----------------------------------------------------------------------
 
     async def _attend(self) -> None:
         """Stop the children when told to; cancel them when cancelled."""
         try:
-            await self._life.wait_stop_requested()
+            await self.life.wait_stop_requested()
             self._begin_stop()
             await trio.sleep_forever()
         finally:
             self._cancel()
 
     def _give_up(self, reason: str, cause: BaseException | None) -> None:
-        """Stop all children, and fail then; an exit that was asked for outweighs other reasons."""
-        if self._reason and not (cause is not None and asks_for_exit(cause)):
-            return
-        self._reason, self._cause = reason, cause
-        if cause is None or not asks_for_exit(cause):
-            failures = tuple(self._failures)
-            self._life.publish(events.SupervisorGaveUp(self._life.name, reason, failures))
+        """Stop all children, and fail then."""
+        if self._outcome.give_up(reason, cause):
+            failures = tuple(self._outcome.failures)
+            self.life.publish(events.SupervisorGaveUp(self.life.name, reason, failures))
         self._begin_stop()
 
-    def _raise_what_failed(self) -> None:
-        cause, self._cause = self._cause, None
-        if cause is not None and asks_for_exit(cause):
-            raise cause
-        if self._reason:
-            raise RestartLimitExceeded(
-                self._life.name, self._reason, tuple(self._failures)
-            ) from cause
-        if self._stop_failures:
-            raise StopFailed(self._life.name, tuple(self._stop_failures))
-
     def _begin_stop(self) -> None:
-        if self._stopping:
+        if self.stopping:
             return
-        self._stopping = True
-        self._life.publish(events.SupervisorStopping(self._life.name))
-        for record in self._records.values():
-            # Who is not running yet, or not now, need not wait for those after it.
-            idle = record.life.state in (State.WAITING, State.BACKING_OFF)
-            if idle or not record.live_dependents:
-                self._tell_to_stop(record)
-        if not self._live:
+        self.stopping = True
+        self.life.publish(events.SupervisorStopping(self.life.name))
+        running: list[Record] = []
+        for record in self.records.values():
+            if record.runs:
+                record.to_stop = True
+                running.append(record)
+            else:
+                if not record.state.ended:
+                    self.deadlines.clear(record)
+                    record.enter(State.STOPPED)
+                self._retire(record)
+        for record in running:
+            if not record.busy_dependents:
+                self.tell_to_stop(record)
+        if not self._running:
             self._finish()
 
     def _finish(self) -> None:
         """Nobody is left: end what attends to the children."""
-        self._overdue.end()
+        self.deadlines.end()
         self._nursery.cancel_scope.cancel()
 
-    def _tell_to_stop(self, record: Record) -> None:
-        life = record.life
-        if life.state.ended:
+    def tell_to_stop(self, record: Record) -> None:
+        """Give a child that runs its time to stop, or less when it was told already."""
+        if not record.runs:
             return
-        within = stop_within(record.child, self._spec.stop_within)
-        within = max(0.0, min(within, self._life.deadline - trio.current_time()))
-        if life.state in (State.STARTING, State.RUNNING):
-            life.enter(State.STOPPING)
-            life.publish(events.ServiceStopping(life.name, within))
-        life.request_stop(within)
-        self._overdue.expect(record, trio.current_time() + within + OVERDUE_AFTER)
+        now = trio.current_time()
+        within = max(0.0, min(record.stop_within, self.life.deadline - now))
+        when = now + within + self.spec.overdue_after
+        ignored = record.readiness is not None and record.readiness.timed_out
+        if record.state is State.STOPPING or ignored:
+            when = min(when, record.due)
+        record.ending = self.stopping
+        if record.state is not State.STOPPING:
+            record.enter(State.STOPPING)
+            record.publish(events.ServiceStopping(record.name, within))
+        record.request_stop(within)
+        if not record.overdue:
+            self.deadlines.set(record, when)
 
     def _cancel(self) -> None:
         """Cancel every child that is still there, at once and all together."""
-        self._stopping = True
-        for record in self._records.values():
-            if not record.life.state.ended:
-                record.life.cancel()
-                self._overdue.expect(record, trio.current_time() + OVERDUE_AFTER)
-        if not self._live:
-            self._finish()
+        if self._cancelled:
+            return
+        self._cancelled = True
+        self._begin_stop()
+        for record in self.records.values():
+            if record.runs:
+                self.tell_to_stop(record)
+                record.cancel()
+                if not record.overdue:
+                    self.deadlines.set(record, trio.current_time() + self.spec.overdue_after)
 
-    def _name(self, record: Record) -> None:
-        """Publish an overdue child once, and go on without it.
+    def _report_overdue(self, record: Record) -> None:
+        """Publish a child that ignores its cancellation, and go on without it.
 
         Of a supervisor, those below it that are at fault are published by itself.
         """
-        life = record.life
-        now = trio.current_time()
-        scope = record.readiness.scope if record.readiness is not None else None
-        # Not just past its deadline, which a start's expectation may meet by chance; sums of floats
-        # are a hair off.
-        ignores_stop = now - life.deadline > OVERDUE_AFTER * 0.999
-        ignores_start_time_out = scope is not None and scope.cancel_called
-        if life.state.ended or record.named or not (ignores_stop or ignores_start_time_out):
-            return
-        record.named = True
+        record.overdue = True
         self._release(record)
-        if any(not below.state.ended for below in life.children.values()):
+        if any(not below.state.ended for below in record.children.values()):
             return
-        stack = stack_of(life.task) if life.task is not None else ""
-        overdue = now - life.deadline if ignores_stop else OVERDUE_AFTER
-        life.publish(events.ServiceOverdue(life.name, overdue, stack))
+        overdue = max(trio.current_time() - record.deadline, self.spec.overdue_after)
+        stack = stack_of(record.task) if record.task is not None else ""
+        if self.stopping:
+            self._outcome.overdue(StopOverdue(record.name, overdue, stack))
+        record.publish(events.ServiceOverdue(record.name, overdue, stack))

@@ -18,6 +18,7 @@ from ..lifecycle import (
     summarize,
     surrounding_service,
 )
+from ._control import Control
 from ._plan import check_budget
 from ._supervision import Supervision
 from ._supervisor import Supervisor
@@ -25,13 +26,11 @@ from ._supervisor import Supervisor
 STOP_WITHIN = 30.0
 
 
-class Tree:
+class Tree(Control):
     """A running tree of services.
 
     Attributes:
-        life: the root's lifetime, with those of its children below it.
         bus: where the events of all its services are published.
-        stop_within: seconds that a stop may take.
         was_ready: whether all services became ready, whatever happened since.
     """
 
@@ -45,12 +44,11 @@ class Tree:
         attendants: Collection[str] = (),
     ) -> None:
         check_budget(spec.name, spec.worst_stop, stop_within)
-        self.bus = bus
-        self.stop_within = stop_within
-        self.life: Lifetime = Lifetime(spec.name, bus)
-        self._supervision = Supervision(
-            spec, self.life, open_ended=open_ended, attendants=attendants
+        life = Lifetime(spec.name, bus)
+        super().__init__(
+            Supervision(spec, life, open_ended=open_ended, attendants=attendants), stop_within
         )
+        self.bus = bus
         self.was_ready = False
         self._surrounding = surrounding_service()
         self._settled = trio.Event()  # ready, or ended
@@ -197,6 +195,7 @@ async def open_supervisor(
         PlanError: before anything is started, when the tree may need more time to stop.
         RestartLimitExceeded: it gave up; the block is cancelled then.
         StopFailed: services failed while they were stopped.
+        StopOverdue: a service ended long after its deadline.
 
     Cancellation: of the block, or of anything around it, stops the tree in order; the block ends
     when that is done, within `stop_within` seconds.
