@@ -6,6 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from functools import partial, update_wrapper
+from types import CoroutineType
 from typing import ParamSpec, cast
 
 import attrs
@@ -122,16 +123,21 @@ def start(service: AnyService, task_status: trio.TaskStatus[None]) -> Awaitable[
         run = service
     takes_status = takes_task_status(run)
     made = run(task_status=task_status) if takes_status else run()
-    if isinstance(made, Service):
+    running: Awaitable[object]
+    if isinstance(made, CoroutineType):  # as nearly always
+        running = made
+    elif isinstance(made, Service):
         return start(made, task_status)
-    if not isinstance(made, Awaitable):
+    elif isinstance(made, Awaitable):
+        running = made
+    else:
         raise TypeError(
             f"{name_of(service)} returned {made!r}: a service is an async callable, a Service, "
             "or what returns a Service"
         )
     if not takes_status:
         task_status.started()
-    return cast("Awaitable[object]", made)
+    return running
 
 
 def takes_task_status(function: Callable[..., object]) -> bool:

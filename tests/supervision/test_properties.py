@@ -353,7 +353,9 @@ def test_nobody_runs_without_those_that_it_comes_after_having_been_ready(
             stopping |= isinstance(event, events.ServiceStopping | events.SupervisorGaveUp)
         elif isinstance(event, events.ServiceReady):
             passed.add(event.service)
-        elif isinstance(event, events.ServiceFailed) and not critical[event.service]:
+        elif isinstance(event, events.ServiceFailed) and (
+            event.stopping or not critical[event.service]
+        ):
             passed.add(event.service)  # perhaps for good; then those after it start without it
         elif isinstance(event, events.ServiceStopped) and fragile[event.service]:
             passed.add(event.service)  # for good, by the strategy

@@ -30,10 +30,13 @@ class Bus:
         self._pending: deque[Event] = deque()
         self._publishing = False
 
+    @property
+    def heard(self) -> bool:
+        """Whether anybody listens; if not, events need not be made."""
+        return bool(self._listeners)
+
     def publish(self, event: Event) -> None:
         """Tell every listener."""
-        if not self._listeners:
-            return
         self._pending.append(event)
         if self._publishing:
             return

@@ -17,7 +17,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType, TracebackType
-from typing import Self
+from typing import Concatenate, ParamSpec, Self
 
 import trio
 
@@ -26,6 +26,8 @@ from ._bus import Bus
 from ._events import Event
 from ._health import Health
 from ._state import TRANSITIONS, State
+
+P = ParamSpec("P")
 
 _NO_CHILDREN: Mapping[str, Lifetime] = MappingProxyType({})
 
@@ -120,9 +122,12 @@ class Lifetime:
                 self._stop_event.set()
         await self._stop_event.wait()
 
-    def publish(self, event: Event) -> None:
-        """Tell who listens."""
-        self.bus.publish(event)
+    def publish(
+        self, kind: Callable[Concatenate[str, P], Event], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """Tell who listens of an event of this kind about it."""
+        if self.bus.heard:
+            self.bus.publish(kind(self.name, *args, **kwargs))
 
     def at_end(self, name: str, key: object, call: Callable[[], object]) -> bool:
         """Have something called once when a service cannot be started any more.
@@ -152,15 +157,20 @@ class Lifetime:
 
     # -- for its supervisor ------------------------------------------------------------
 
-    def enter(self, state: State) -> None:
-        """Go to another state, which must be one that may follow."""
+    def enter(self, state: State) -> float:
+        """Go to another state, which must be one that may follow.
+
+        Returns: how many seconds it was in the one before.
+        """
         if state not in TRANSITIONS[self.state]:
             raise RuntimeError(f"{self.name} cannot go from {self.state} to {state}")
+        before = self.since
         self.state = state
         self.since = trio.current_time()
         if self._changed is not None:
             self._changed.set()
             self._changed = None
+        return self.since - before
 
     async def wait_changed(self) -> None:
         """Return when it has come into another state."""

@@ -130,11 +130,11 @@ class Runner(Generic[T]):
         name = self._service.name
         if delay is not None:
             self._service.publish(
-                events.JobRetrying(name, job.source, job.id, job.attempt, failure, delay)
+                events.JobRetrying, job.source, job.id, job.attempt, failure, delay
             )
             return delay
         self._service.publish(
-            events.JobDead(name, job.source, job.id, job.attempt, failure, job.item, error)
+            events.JobDead, job.source, job.id, job.attempt, failure, job.item, error
         )
         job.if_interrupted = Outcome.DEAD  # it is published as that
         taken = False
@@ -145,7 +145,7 @@ class Runner(Generic[T]):
         except Exception as raised:  # noqa: BLE001 -- published, and the letter is kept
             failed = summarize(name, raised)
             self._service.publish(
-                events.DeadLetterKept(name, job.source, job.id, failed, job.item, raised)
+                events.DeadLetterKept, job.source, job.id, failed, job.item, raised
             )
         finally:
             if not taken and self._books is not None:

@@ -80,7 +80,7 @@ class Workers(Service, Generic[T]):
         def close_books() -> None:
             if queue.detach():
                 accounts = str(queue.statistics())
-                lifetime.publish(events.WorkEnded(name, queue.name, accounts))
+                lifetime.bus.publish(events.WorkEnded(name, queue.name, accounts))
 
         if lifetime.at_end(name, id(queue), close_books):
             queue.attach()

@@ -14,7 +14,7 @@ OPEN        due                       HALF_OPEN  one probe
 OPEN        reset by hand             CLOSED
 HALF_OPEN   the probe fails           OPEN       due after twice the last delay, or never
                                                  again after `give_up_after` openings
-HALF_OPEN   tripped by hand           OPEN       the same
+HALF_OPEN   tripped by hand           OPEN       due after the last delay again
 HALF_OPEN   the probe stays healthy   CLOSED     openings are counted from the start again
 HALF_OPEN   reset by hand             CLOSED
 ==========  ========================  =========  =========================================
@@ -56,12 +56,15 @@ BREAKER_TRANSITIONS: Mapping[BreakerState, frozenset[BreakerState]] = MappingPro
     }
 )
 
-_at_least_one = [validators.instance_of(int), validators.ge(1)]
-
 
 def _above_zero(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
     if not 0 < value < math.inf:
         raise ValueError(f"{attribute.name} must be a finite number above 0, not {value}")
+
+
+def _count(instance: object, attribute: attrs.Attribute[int], value: int) -> None:
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{attribute.name} must be a whole number of at least 1, not {value}")
 
 
 @attrs.frozen
@@ -80,16 +83,14 @@ class Breaker:
         jitter: the share of each open time that is drawn at random, 0 … 1; 0 makes it exact.
     """
 
-    failures: int = attrs.field(default=5, validator=_at_least_one)
+    failures: int = attrs.field(default=5, validator=_count)
     within: float = attrs.field(converter=float, default=60.0, validator=_above_zero)
     reset_after: float = attrs.field(converter=float, default=30.0, validator=_above_zero)
     cap: float = attrs.field(converter=float, default=600.0, validator=_above_zero)
     healthy_after: float = attrs.field(
         converter=float, default=10.0, validator=[validators.ge(0), validators.lt(math.inf)]
     )
-    give_up_after: int | None = attrs.field(
-        default=None, validator=validators.optional(_at_least_one)
-    )
+    give_up_after: int | None = attrs.field(default=None, validator=validators.optional(_count))
     jitter: float = attrs.field(
         converter=float, default=0.1, validator=[validators.ge(0), validators.le(1)]
     )
@@ -140,7 +141,9 @@ class Circuit:
         return True
 
     def trip(self, now: float) -> None:
-        """Open it by hand, or keep it open for as long as if it had just opened."""
+        """Open it by hand, or keep it open for as long again; given up, it stays that."""
+        if self.given_up:
+            return
         if self.state is not BreakerState.OPEN:
             self._enter(BreakerState.OPEN)
             self.opened = max(self.opened, 1)

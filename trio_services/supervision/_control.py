@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 
 import trio
@@ -99,8 +101,7 @@ class Control:
         await trio.lowlevel.checkpoint()
         supervision, record = self._find(path)
         _end(supervision, record, Then.STAY)
-        while not record.state.ended:
-            await record.wait_changed()
+        await _wait_run_ended(record)
 
     async def restart(self, path: str) -> None:
         """Stop a service if it runs, and start it; return when it is ready.
@@ -118,6 +119,8 @@ class Control:
         supervision, record = self._find(path)
         if supervision.stopping:
             raise ServicesError(f"{supervision.life.name} is stopping, and cannot restart {path}")
+        if record.then is Then.LEAVE:
+            raise ServicesError(f"{record.name} is being removed, and cannot be restarted")
         readied = record.readied
         _end(supervision, record, Then.AGAIN)
         await self._wait_ready(record, readied)
@@ -140,8 +143,7 @@ class Control:
                     "remove that first"
                 )
         _end(supervision, record, Then.LEAVE)
-        while not record.state.ended:
-            await record.wait_changed()
+        await _wait_run_ended(record)
 
     def trip(self, path: str) -> None:
         """Open the breaker of a service, as too many failures would; stop it if it runs.
@@ -152,9 +154,11 @@ class Control:
         """
         supervision, record = self._find(path)
         circuit = _circuit(record)
+        if circuit.given_up:
+            return  # it is open for ever
         now = trio.current_time()
         circuit.trip(now)
-        record.publish(events.BreakerOpened(record.name, circuit.opened, circuit.due - now))
+        record.publish(events.BreakerOpened, circuit.opened, circuit.due - now)
         if record.runs and not record.stop_requested:
             _end(supervision, record, Then.AGAIN)
         elif record.state is State.WAITING:
@@ -184,13 +188,10 @@ class Control:
     def _find(self, path: str) -> tuple[Supervision, Record]:
         """The record with a path, and the supervision that it belongs to."""
         names = path.split("/")
-        if len(names) > 1 and names[0] == self.life.name and names[0] not in self.life.children:
-            del names[0]
-        *above, name = names
-        supervision = self._supervision
-        for one in above:
-            supervision = _below(_record(supervision, one))
-        return supervision, _record(supervision, name)
+        if len(names) > 1 and names[0] == self.life.name:
+            with suppress(UnknownService):
+                return _walk(self._supervision, names[1:])
+        return _walk(self._supervision, names)
 
     def _supervision_of(self, path: str) -> Supervision:
         if path == self.life.name:
@@ -233,6 +234,13 @@ class Control:
             await record.wait_changed()
 
 
+def _walk(supervision: Supervision, names: Sequence[str]) -> tuple[Supervision, Record]:
+    *above, name = names
+    for one in above:
+        supervision = _below(_record(supervision, one))
+    return supervision, _record(supervision, name)
+
+
 def _record(supervision: Supervision, name: str) -> Record:
     try:
         return supervision.records[name]
@@ -257,6 +265,12 @@ def _circuit(record: Record) -> Circuit:
     return circuit
 
 
+async def _wait_run_ended(record: Record) -> None:
+    attempt = record.attempt
+    while record.runs and record.attempt == attempt:
+        await record.wait_changed()
+
+
 def _after(supervision: Supervision, child: Child) -> tuple[str, ...]:
     """The names of those that one more child would come after."""
     last = [*supervision.records][-1:] if supervision.spec.strategy == "rest_for_one" else ()
@@ -265,6 +279,8 @@ def _after(supervision: Supervision, child: Child) -> tuple[str, ...]:
 
 def _end(supervision: Supervision, record: Record, then: Then) -> None:
     """Stop a child if it runs, whoever comes after it, and do then what is said."""
+    if supervision.records.get(record.child.name) is not record or record.then is Then.LEAVE:
+        return  # it is removed, or about to be
     record.then = then
     if record.runs:
         record.close_way()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -251,11 +251,11 @@ class Readiness:
         timed_out: whether its time for becoming ready is over.
     """
 
-    __slots__ = ("_became_ready", "_ready", "_record", "timed_out")
+    __slots__ = ("_ready", "_record", "_supervision", "timed_out")
 
-    def __init__(self, record: Record, became_ready: Callable[[Record, object], None]) -> None:
+    def __init__(self, record: Record, supervision: Supervision) -> None:
         self._record = record
-        self._became_ready = became_ready
+        self._supervision = supervision
         self._ready = False
         self.timed_out = False
 
@@ -269,7 +269,7 @@ class Readiness:
         if self._ready:
             raise RuntimeError(f"{self._record.name} called task_status.started() twice")
         self._ready = True
-        self._became_ready(self._record, value)
+        self._supervision.became_ready(self._record, value)
 
     def time_out(self) -> bool:
         """Its time for becoming ready is over; whether that is news."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import attrs
-from attrs import validators
 
 from ..resilience import Backoff, Breaker, Circuit, Window
 
@@ -15,11 +14,16 @@ def _above_zero(instance: object, attribute: attrs.Attribute[float], value: floa
         raise ValueError(f"{attribute.name} must be a finite number above 0, not {value}")
 
 
+def _count(instance: object, attribute: attrs.Attribute[int], value: int) -> None:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{attribute.name} must be a whole number of at least 0, not {value}")
+
+
 @attrs.frozen
 class Limit:
     """At most `count` (≥ 0) of something within any `per` seconds (> 0)."""
 
-    count: int = attrs.field(validator=[validators.instance_of(int), validators.ge(0)])
+    count: int = attrs.field(validator=_count)
     per: float = attrs.field(validator=_above_zero)
 
     def __str__(self) -> str:

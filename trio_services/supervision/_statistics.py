@@ -62,10 +62,9 @@ def take(life: Lifetime, now: float) -> ServiceStatistics:
     if life.children:
         children = tuple([take(child, now) for child in life.children.values()])
     health = _health(life, now)
-    if health is _HEALTHY and children:
-        health = worst([child.health for child in children])
-    if not life.critical and health.status is HealthStatus.UNHEALTHY:
-        health = Health.degraded(health.reason)
+    if children:
+        health = worst([health, *[child.health for child in children]])
+    health = _as_it_matters(life, health)
     failure = life.failure
     restarts = life.attempt - 1 if life.attempt else 0
     next_start = breaker = None
@@ -94,6 +93,13 @@ def take(life: Lifetime, now: float) -> ServiceStatistics:
 def worst(healths: Iterable[Health]) -> Health:
     """The worst of some, the first of those that are alike."""
     return max(healths, key=lambda health: health.status, default=_HEALTHY)
+
+
+def _as_it_matters(life: Lifetime, health: Health) -> Health:
+    """What the health of a service means for the whole: it may do without some."""
+    if health.status is HealthStatus.UNHEALTHY and not life.critical:
+        return Health.degraded(health.reason)
+    return health
 
 
 def _health(life: Lifetime, now: float) -> Health:
@@ -158,24 +164,29 @@ async def ask(life: Lifetime, within: float) -> Health:
 
     Cancellation: at once; nobody is asked any more.
     """
-    answers: dict[str, Health] = {}
+    answers: dict[Lifetime, Health] = {}
 
     async def ask_one(one: Lifetime, check: Callable[[], Awaitable[Health]]) -> None:
-        answer = Health.unhealthy(f"{one.name} did not say within {within:g} s how it is")
+        answers[one] = Health.unhealthy(f"{one.name} did not say within {within:g} s how it is")
         with trio.move_on_after(within):
             try:
                 answer = await check()
+                if not isinstance(answer, Health):
+                    raise TypeError(f"it said {answer!r}, which is no Health")
+                answers[one] = answer
             except Exception as error:  # noqa: BLE001 -- it is told
-                answer = Health.unhealthy(f"{one.name} failed to say how it is: {error!r}")
-        if answer.status is HealthStatus.UNHEALTHY and not one.critical:
-            answer = Health.degraded(answer.reason)
-        answers[one.name] = answer
+                answers[one] = Health.unhealthy(f"{one.name} failed to say how it is: {error!r}")
+
+    def overall(one: Lifetime) -> Health:
+        own = [_health(one, now), answers.get(one, _HEALTHY)]
+        return _as_it_matters(one, worst([*own, *map(overall, one.children.values())]))
 
     async with trio.open_nursery() as nursery:
         for one in _all(life):
             if one.check is not None and one.state is State.RUNNING:
                 nursery.start_soon(ask_one, one, one.check)
-    return worst([take(life, trio.current_time()).health, *answers.values()])
+    now = trio.current_time()
+    return overall(life)
 
 
 def _all(life: Lifetime) -> Iterator[Lifetime]:

@@ -2,7 +2,7 @@
 
 Theory. Each run of a child is a task of its own, and nothing but such runs takes tasks: a child
 that waits, or is to be started again later, is only a record. All decisions are synchronous code
-between two checkpoints, made when something happens to a child: it becomes ready (`_became_ready`),
+between two checkpoints, made when something happens to a child: it becomes ready (`became_ready`),
 its run ends (`_after_run`), or the deadline of its state has come (`reach`). So there are no locks,
 and nothing waits that need not.
 
@@ -14,7 +14,10 @@ come after it have ended. What is published is true already when it is told.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
+from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -32,6 +35,7 @@ from ..lifecycle import (
 )
 from ..resilience import BreakerState, Circuit
 from ..services import Service, start
+from ._collection import collection_paused, next_steps
 from ._deadlines import Deadlines
 from ._outcome import Outcome
 from ._record import Gate, Readiness, Record, Then
@@ -76,8 +80,9 @@ class Supervision:
         self._window = spec.max_restarts.window()
         self._outcome = Outcome(life.name)
         self._cancelled = False
-        for child in spec.children:
-            self.make_record(child)
+        with collection_paused(len(spec.children)):
+            for child in spec.children:
+                self.make_record(child)
         for name, after in spec.graph.items():
             if after:
                 self.records[name].depend_on([self.records[other] for other in after])
@@ -101,14 +106,18 @@ class Supervision:
         supervisor's own lifetime stops them in order instead.
         """
         self._task_status = task_status
+        self._context = copy_context()
         try:
             # The children's stops are work that a stop of the supervisor has to let finish.
             with graceful():
                 async with trio.open_nursery() as self._nursery:
                     self._nursery.start_soon(self._attend)
                     self._nursery.start_soon(self.deadlines.run)
-                    for record in self.records.values():
-                        self.start_if_free(record)
+                    with collection_paused(len(self.records)) as paused:
+                        for record in self.records.values():
+                            self.start_if_free(record)
+                        if paused:
+                            await next_steps()
                     if not self.records:
                         task_status.started()
                     if not self.wanted and not self._open_ended:
@@ -128,13 +137,15 @@ class Supervision:
         record.begin()
         self._running += 1
         record.enter(State.STARTING)
-        record.publish(events.ServiceStarting(record.name, record.attempt))
-        self._nursery.start_soon(self._run_child, record, name=record.name)
+        record.publish(events.ServiceStarting, record.attempt)
+        # In the supervisor's own context, and not in that of the task by which it may start now.
+        spawn = partial(self._nursery.start_soon, self._run_child, record, name=record.name)
+        self._context.run(spawn)
 
     async def _run_child(self, record: Record) -> None:
         record.task = trio.lowlevel.current_task()
         enter_service(record)
-        record.readiness = Readiness(record, self._became_ready)
+        record.readiness = Readiness(record, self)
         if self.life.stop_requested:
             self._begin_stop()
         try:
@@ -158,18 +169,17 @@ class Supervision:
         else:
             self._after_run(record, None)
 
-    def _became_ready(self, record: Record, value: object) -> None:
+    def became_ready(self, record: Record, value: object) -> None:
         """A child said that it is ready."""
         if record.state is not State.STARTING:
             return  # it was told to stop meanwhile
-        took = trio.current_time() - record.since
         self.deadlines.clear(record)
+        took = record.enter(State.RUNNING)
         record.readied += 1
-        record.enter(State.RUNNING)
-        record.progress()
+        record.progressed_at = record.since
         if circuit := record.circuit_in(BreakerState.HALF_OPEN):
             self.deadlines.set(record, record.since + circuit.breaker.healthy_after)
-        record.publish(events.ServiceReady(record.name, took, value))
+        record.publish(events.ServiceReady, took, value)
         if record.runs and not record.stop_requested:  # who heard of it may have it stopped
             self._pass(record)
 
@@ -177,7 +187,7 @@ class Supervision:
         """A run of a child has ended, by an error or without one: what follows?"""
         ran = trio.current_time() - record.since if record.state is State.RUNNING else 0.0
         readiness, record.readiness, record.task = record.readiness, None, None
-        self.deadlines.clear(record)
+        gates, record.awaited_by = record.awaited_by, None
         self._running -= 1
         if error is None and readiness is not None and not record.stop_requested:
             error = readiness.error()
@@ -186,26 +196,27 @@ class Supervision:
             delay = self._after_failure(record, error, ran)
         elif not record.stop_requested:
             delay = self._after_return(record, ran)
-        if delay is not None:
-            self._restart(record, delay)
-        elif not record.state.ended:
+        self.deadlines.clear(record)
+        if delay is None and not record.state.ended:
             self._stopped(record)
         self._release(record)
-        if record.state.ended:
+        if delay is not None:
+            self._restart(record, delay)
+        else:
             self.after_end(record)
-        if record.awaited_by is not None:
-            gates, record.awaited_by = record.awaited_by, None
-            for gate in gates:
-                self._count_down(gate)
+        for gate in gates or ():
+            self._count_down(gate)
         if self.stopping and not self._running:
             self._finish()
 
     def _after_return(self, record: Record, ran: float) -> float | None:
         """A child returned by itself: seconds until it is started again, or None."""
-        record.publish(events.ServiceReturned(record.name, ran))
         if circuit := record.circuit_in(BreakerState.HALF_OPEN):
             self.close(record, circuit)  # a probe that ends in good order was healthy
-        if record.restart != "always":
+        record.publish(events.ServiceReturned, ran)
+        if record.stop_requested:  # by who heard of it
+            return None
+        if record.restart != "always" or self.stopping:
             record.enter(State.DONE)
             return None
         delay = record.remember().after_return(trio.current_time(), ran, self._window)
@@ -221,8 +232,8 @@ class Supervision:
             self._give_up(f"{record.name} raised {failure.type}", error)
             return None
         self._outcome.failures.append(failure)
-        record.publish(events.ServiceFailed(record.name, failure, error, record.stop_requested))
-        if record.stop_requested:
+        record.publish(events.ServiceFailed, failure, error, record.stop_requested)
+        if record.stop_requested:  # perhaps by who heard of it
             record.enter(State.FAILED)
             if self.stopping:
                 self._outcome.failed_at_stop(failure, error)
@@ -231,6 +242,9 @@ class Supervision:
             self._fail_for_good(record)
             if record.critical:
                 self._give_up(f"{record.name} is critical and not restarted", error)
+            return None
+        if self.stopping:  # it was not told yet, because others need it until they have stopped
+            self._fail_for_good(record)
             return None
         restarts = record.remember()
         circuit = restarts.circuit
@@ -241,11 +255,9 @@ class Supervision:
                 self._restarted_too_often(record, error)
         elif delay is None:
             self._fail_for_good(record)
-            record.publish(events.BreakerGaveUp(record.name, opened))
+            record.publish(events.BreakerGaveUp, opened)
             if record.critical:
                 self._give_up(f"{record.name} is critical, and its breaker gave up", error)
-        elif circuit.opened > opened:
-            record.publish(events.BreakerOpened(record.name, circuit.opened, delay))
         return delay
 
     def _fail_for_good(self, record: Record) -> None:
@@ -260,27 +272,24 @@ class Supervision:
     def _restart(self, record: Record, delay: float) -> None:
         """Start a child again in `delay` seconds, with those that its strategy says."""
         record.enter(State.BACKING_OFF)
-        if self.stopping:  # it was waiting for those after it to stop
-            record.enter(State.STOPPED)
-            return
         record.close_way()
-        due = trio.current_time() + delay
-        self.deadlines.set(record, due)
+        if delay:
+            self.deadlines.set(record, record.since + delay)
         if self.spec.strategy != "one_for_one" and record.child.name not in self._attendants:
             self._take_down(record)
-        record.publish(events.ServiceRestarting(record.name, delay, record.attempt))
-        if not delay and record.due == due:  # who heard of it may have tripped its breaker
-            self.deadlines.clear(record)
-            self.reach(record)  # without the detour over the watch
+        if circuit := record.circuit_in(BreakerState.OPEN):
+            record.publish(events.BreakerOpened, circuit.opened, delay)
+        record.publish(events.ServiceRestarting, delay, record.attempt)
+        if not delay and record.due == math.inf:  # who heard of it may have tripped its breaker
+            self.reach(record)
 
     def _stopped(self, record: Record) -> None:
         """A child has ended because it was told to."""
         if record.state is not State.STOPPING:  # by itself
             record.enter(State.STOPPING)
-            record.publish(events.ServiceStopping(record.name, 0.0))
-        took = trio.current_time() - record.since
-        record.enter(State.STOPPED)
-        record.publish(events.ServiceStopped(record.name, took))
+            record.publish(events.ServiceStopping, 0.0)
+        took = record.enter(State.STOPPED)
+        record.publish(events.ServiceStopped, took)
 
     def after_end(self, record: Record) -> None:
         """A child does not run, and will not by itself."""
@@ -347,12 +356,12 @@ class Supervision:
     def probe(self, record: Record, circuit: Circuit) -> None:
         """Let the next start decide whether an open breaker closes."""
         circuit.probe()
-        record.publish(events.BreakerHalfOpened(record.name))
+        record.publish(events.BreakerHalfOpened)
 
     def close(self, record: Record, circuit: Circuit) -> None:
         """A child is healthy again."""
         circuit.close()
-        record.publish(events.BreakerClosed(record.name))
+        record.publish(events.BreakerClosed)
 
     # -- what concerns several ---------------------------------------------------------
 
@@ -376,8 +385,8 @@ class Supervision:
         running = [other for other in others if other.runs]
         gate = record.opens = Gate([record, *others], pending=1 + len(running))
         for other in others:
-            other.close_way()
             if other.runs:
+                other.close_way()
                 other.await_end(gate)
                 other.to_stop = True
                 if other.then is Then.END and other.restart != "never":
@@ -420,7 +429,10 @@ class Supervision:
         """Stop the children when told to; cancel them when cancelled."""
         try:
             await self.life.wait_stop_requested()
-            self._begin_stop()
+            with collection_paused(self._running) as paused:
+                self._begin_stop()
+                if paused:
+                    await next_steps()
             await trio.sleep_forever()
         finally:
             self._cancel()
@@ -429,14 +441,14 @@ class Supervision:
         """Stop all children, and fail then."""
         if self._outcome.give_up(reason, cause):
             failures = tuple(self._outcome.failures)
-            self.life.publish(events.SupervisorGaveUp(self.life.name, reason, failures))
+            self.life.publish(events.SupervisorGaveUp, reason, failures)
         self._begin_stop()
 
     def _begin_stop(self) -> None:
         if self.stopping:
             return
         self.stopping = True
-        self.life.publish(events.SupervisorStopping(self.life.name))
+        self.life.publish(events.SupervisorStopping)
         running: list[Record] = []
         for record in self.records.values():
             if record.runs:
@@ -471,7 +483,7 @@ class Supervision:
         record.ending = self.stopping
         if record.state is not State.STOPPING:
             record.enter(State.STOPPING)
-            record.publish(events.ServiceStopping(record.name, within))
+            record.publish(events.ServiceStopping, within)
         record.request_stop(within)
         if not record.overdue:
             self.deadlines.set(record, when)
@@ -502,4 +514,4 @@ class Supervision:
         stack = stack_of(record.task) if record.task is not None else ""
         if self.stopping:
             self._outcome.overdue(StopOverdue(record.name, overdue, stack))
-        record.publish(events.ServiceOverdue(record.name, overdue, stack))
+        record.publish(events.ServiceOverdue, overdue, stack)

@@ -71,7 +71,7 @@ class Tree(Control):
                 left = self._surrounding.deadline - trio.current_time()
                 within = max(0.0, min(within, left))
             life.enter(State.STOPPING)
-            life.publish(events.ServiceStopping(life.name, within))
+            life.publish(events.ServiceStopping, within)
             life.request_stop(within)
 
     def cancel(self) -> None:
@@ -117,7 +117,7 @@ class Tree(Control):
             return
         life.attempt = 1
         life.enter(State.STARTING)
-        life.publish(events.ServiceStarting(life.name, life.attempt))
+        life.publish(events.ServiceStarting, life.attempt)
         try:
             # Shielded, because a cancellation from around the tree has to come in as a stop, by
             # `_heed`; a region of the service around it, if there is one, to obey its deadline.
@@ -133,9 +133,8 @@ class Tree(Control):
             raise
         finally:
             if life.state is State.STOPPING:
-                took = trio.current_time() - life.since
-                life.enter(State.STOPPED)
-                life.publish(events.ServiceStopped(life.name, took))
+                took = life.enter(State.STOPPED)
+                life.publish(events.ServiceStopped, took)
             elif not life.state.ended:
                 life.enter(State.DONE)
             self._settle()
@@ -168,10 +167,9 @@ class _RootStatus:
         life = self._tree.life
         if life.state is not State.STARTING:
             return  # it was told to stop meanwhile
-        took = trio.current_time() - life.since
-        life.enter(State.RUNNING)
+        took = life.enter(State.RUNNING)
         self._tree.was_ready = True
-        life.publish(events.ServiceReady(life.name, took))
+        life.publish(events.ServiceReady, took)
         self._tree._settled.set()
 
 
