@@ -325,6 +325,11 @@ CASES = [
         ":workers.deliver.retry.backoff.factor: 0.5 is too small; expected at least 1",
     ),
     Case(
+        "a breaker that opens at nothing",
+        service('use = "depot.code:report"\nbreaker = { failures = 0 }'),
+        ":services.extra.breaker.failures: 0 is too small; expected at least 1",
+    ),
+    Case(
         "a jitter of more than all",
         service('use = "depot.code:report"\nbackoff = { jitter = 1.5 }'),
         ":services.extra.backoff.jitter: 1.5 is too large; expected at most 1",

@@ -73,6 +73,8 @@ KEYS = st.sampled_from(
         "services.sort.options.batch",
         "services.sort.after",
         "services.sort.backoff.cap",
+        "services.sort.breaker",
+        "services.sort.breaker.give_up_after",
         "workers.deliver",
         "workers.deliver.queue",
         "workers.deliver.retry",

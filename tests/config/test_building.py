@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from trio_services import Backoff, Limit, Retry, Schedule, Service, Workers
+from trio_services import Backoff, Breaker, Limit, Retry, Schedule, Service, Workers
 from trio_services.config import Application, build, load
 from trio_services.config._durations import Seconds
 from trio_services.telemetry import LogSettings
@@ -48,9 +48,12 @@ def test_application_is_what_the_file_says(built: Build) -> None:
         after = ["deliver"]
         restart = "always"
         backoff = { initial = 0, factor = 3, cap = "1m", jitter = 0, reset_after = "5s" }
+        breaker = { failures = 3, within = "1m", reset_after = 2, cap = 9, give_up_after = 4 }
         start_within = "5s"
         stop_within = "1m"
+        stale_after = "2m"
         critical = false
+        retry_start = false
         [workers.deliver]
         queue = "parcels"
         handler = "depot.code:deliver"
@@ -77,7 +80,9 @@ def test_application_is_what_the_file_says(built: Build) -> None:
     assert application.admin == "unix:run/admin"
     assert (watch.name, watch.after, watch.restart) == ("watch", ("deliver",), "always")
     assert watch.backoff == Backoff(initial=0, factor=3, cap=60, jitter=0, reset_after=5)
+    assert watch.breaker == Breaker(3, within=60, reset_after=2, cap=9, give_up_after=4)
     assert (watch.start_within, watch.stop_within, watch.critical) == (5, 60, False)
+    assert (watch.stale_after, watch.retry_start) == (120, False)
     parcels = application.queues["parcels"]
     assert (parcels.name, parcels.capacity, parcels.when_full) == ("parcels", 7, "reject")
     assert deliver.service == Workers(
@@ -99,6 +104,7 @@ def test_what_the_file_leaves_open_is_left_to_the_framework(built: Build) -> Non
     (report,) = application.tree.children
     assert (report.restart, report.backoff, report.start_within) == (None, None, None)
     assert (report.stop_within, report.critical, report.after) == (None, True, ())
+    assert (report.breaker, report.stale_after, report.retry_start) == (None, None, True)
     assert application.log == LogSettings()
     assert application.admin is None
 

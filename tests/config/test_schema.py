@@ -7,7 +7,16 @@ from typing import Any, get_args
 import attrs
 import pytest
 
-from trio_services import Backoff, Limit, Retry, Schedule, Supervisor, Workers, WorkQueue
+from trio_services import (
+    Backoff,
+    Breaker,
+    Limit,
+    Retry,
+    Schedule,
+    Supervisor,
+    Workers,
+    WorkQueue,
+)
 from trio_services.config import Seconds, _schema
 from trio_services.host import HostSettings
 from trio_services.telemetry import LEVELS, LogSettings
@@ -40,6 +49,7 @@ def test_every_key_has_a_sentence_about_it_and_a_unit_if_it_is_a_number(
     ("table", "value"),
     [
         (_schema.BackoffTable(), Backoff()),
+        (_schema.BreakerTable(), Breaker()),
         (_schema.LogTable(), LogSettings()),
         (_schema.LimitTable(), Supervisor("x", []).max_restarts),
         (_schema.LimitTable(), Limit(5, per=60.0)),

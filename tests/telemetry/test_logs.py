@@ -90,6 +90,18 @@ LINES = [
         "CRITICAL",
         "ignores its cancellation: still there 1 s past its deadline, at",
     ),
+    (events.BreakerOpened("app/a", 1, 30.0, at=0.0), "ERROR", "breaker open: left alone for 30 s"),
+    (
+        events.BreakerHalfOpened("app/a", at=0.0),
+        "WARNING",
+        "breaker half-open: one more start will show",
+    ),
+    (events.BreakerClosed("app/a", at=0.0), "INFO", "breaker closed: healthy again"),
+    (
+        events.BreakerGaveUp("app/a", 3, at=0.0),
+        "CRITICAL",
+        "breaker gave up after it had opened 3 times: stays down",
+    ),
     (
         events.SupervisorGaveUp("app/a", "too many restarts", (), at=0.0),
         "CRITICAL",

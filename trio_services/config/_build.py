@@ -19,7 +19,7 @@ from cattrs import Converter
 
 from ..errors import ConfigError, PlanError
 from ..queues import Schedule, Workers, WorkQueue
-from ..resilience import Backoff, Retry
+from ..resilience import Backoff, Breaker, Retry
 from ..services import AnyService, Service
 from ..supervision import Child, Limit, Supervisor, check_budget
 from ..telemetry import LogSettings
@@ -37,6 +37,7 @@ from ._problems import KeyPath, Problem
 from ._schema import (
     AnyChildTable,
     BackoffTable,
+    BreakerTable,
     CodeReference,
     Configuration,
     RetryTable,
@@ -140,9 +141,12 @@ class _Builder:
             after=table.after,
             restart=table.restart,
             backoff=_backoff(table.backoff),
+            breaker=_breaker(table.breaker),
             start_within=table.start_within,
             stop_within=table.stop_within,
+            stale_after=table.stale_after,
             critical=table.critical,
+            retry_start=table.retry_start,
         )
 
     def _service(self, table: ServiceTable, supplies: Supplies) -> AnyService:
@@ -240,3 +244,7 @@ def _bound(code: Callable[..., Any], arguments: Mapping[str, object]) -> Callabl
 
 def _backoff(table: BackoffTable | None) -> Backoff | None:
     return None if table is None else Backoff(**attrs.asdict(table))
+
+
+def _breaker(table: BreakerTable | None) -> Breaker | None:
+    return None if table is None else Breaker(**attrs.asdict(table))

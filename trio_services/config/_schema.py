@@ -181,6 +181,45 @@ class BackoffTable:
 
 
 @attrs.frozen
+class BreakerTable:
+    """`breaker = { … }`: when what keeps failing is left alone for a while."""
+
+    failures: int = field(
+        default=5,
+        validator=at_least(1),
+        metadata=about("So many within the next time open it.", "failures"),
+    )
+    within: Seconds = field(
+        default=60.0, validator=above_zero, metadata=about("That time.", "seconds")
+    )
+    reset_after: Seconds = field(
+        default=30.0,
+        validator=above_zero,
+        metadata=about("How long it is open before the first probe; doubled each time.", "seconds"),
+    )
+    cap: Seconds = field(
+        default=600.0,
+        validator=above_zero,
+        metadata=about("The longest time that it is open at once.", "seconds"),
+    )
+    healthy_after: Seconds = field(
+        default=10.0,
+        validator=at_least(0),
+        metadata=about("How long a probe has to stay healthy to close it.", "seconds"),
+    )
+    give_up_after: int | None = field(
+        default=None,
+        validator=at_least(1),
+        metadata=about("After so many openings the next failing probe is the last.", "openings"),
+    )
+    jitter: float = field(
+        default=0.1,
+        validator=[at_least(0), at_most(1)],
+        metadata=about("The share of each open time that is drawn at random.", "0 to 1"),
+    )
+
+
+@attrs.frozen
 class RetryTable:
     """`retry = { … }`: what happens to a job that failed."""
 
@@ -211,6 +250,9 @@ class ChildTable:
     backoff: BackoffTable | None = field(
         default=None, metadata=about("The delays before restarts.")
     )
+    breaker: BreakerTable | None = field(
+        default=None, metadata=about("Leaves it alone for a while when it fails too often.")
+    )
     start_within: Seconds | None = field(
         default=None,
         validator=above_zero,
@@ -221,9 +263,18 @@ class ChildTable:
         validator=at_least(0),
         metadata=about("How long it has, at a stop, for the work in hand.", "seconds"),
     )
+    stale_after: Seconds | None = field(
+        default=None,
+        validator=above_zero,
+        metadata=about("How long it may go without saying that it makes progress.", "seconds"),
+    )
     critical: bool = field(
         default=True,
         metadata=about("Whether the host gives up when it has failed for good."),
+    )
+    retry_start: bool = field(
+        default=True,
+        metadata=about("Whether it is tried again when its first start fails."),
     )
     options: Options | None = field(
         default=None,

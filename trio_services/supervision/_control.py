@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from difflib import get_close_matches
 
 import trio
@@ -148,6 +147,8 @@ class Control:
     def trip(self, path: str) -> None:
         """Open the breaker of a service, as too many failures would; stop it if it runs.
 
+        Those that are restarted together with it are not touched.
+
         Raises:
             ServicesError: it has no breaker.
             UnknownService: there is none with this path.
@@ -167,7 +168,9 @@ class Control:
             supervision.deadlines.set(record, circuit.due)
 
     def reset(self, path: str) -> None:
-        """Close the breaker of a service; if it was left alone, it starts at once.
+        """Close the breaker of a service; if that is what it waits for, it starts at once.
+
+        One that its breaker has given up stays down; `restart` it.
 
         Raises:
             ServicesError: it has no breaker.
@@ -189,8 +192,11 @@ class Control:
         """The record with a path, and the supervision that it belongs to."""
         names = path.split("/")
         if len(names) > 1 and names[0] == self.life.name:
-            with suppress(UnknownService):
+            try:
                 return _walk(self._supervision, names[1:])
+            except UnknownService:
+                if names[0] not in self._supervision.records:
+                    raise
         return _walk(self._supervision, names)
 
     def _supervision_of(self, path: str) -> Supervision:

@@ -159,8 +159,9 @@ class Supervision:
             raise
         except BaseException as raised:  # noqa: BLE001 -- what it means is decided in one place
             cancelled, error = set_aside_cancellations(raised)
+            if trio.current_effective_deadline() > -math.inf:
+                cancelled = None  # nothing around it is cancelled: the service had kept it
             if cancelled is not None:
-                # Only what is around the supervisor cancels like that.
                 self._cancel()
             self._after_run(record, error)
             del error  # or its traceback and this frame would keep each other alive
@@ -391,7 +392,7 @@ class Supervision:
                 other.to_stop = True
                 if other.then is Then.END and other.restart != "never":
                     other.then = Then.AGAIN
-            elif other.state is State.DONE and other.restart != "never":
+            elif other.state is State.DONE and other.then is Then.END and other.restart != "never":
                 self._wait_again(other)
         for other in running:
             if not other.busy_dependents:

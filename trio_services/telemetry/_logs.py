@@ -202,6 +202,14 @@ class EventLog:
                     f"ignores its cancellation: still there {_seconds(overdue)} past its deadline, "
                     f"at\n{stack}"
                 )
+            case events.BreakerOpened(delay=delay):
+                log.error(f"breaker open: left alone for {_seconds(delay)}")
+            case events.BreakerHalfOpened():
+                log.warning("breaker half-open: one more start will show")
+            case events.BreakerClosed():
+                log.info("breaker closed: healthy again")
+            case events.BreakerGaveUp(opened=opened):
+                log.critical(f"breaker gave up after it had opened {opened} times: stays down")
             case events.SupervisorGaveUp(reason=reason):
                 log.critical(f"gives up: {reason}")
             case events.JobRetrying(failure=failure, delay=delay, attempt=attempt):
