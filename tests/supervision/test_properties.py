@@ -24,6 +24,7 @@ from trio_services import (
 )
 from trio_services.lifecycle import State, events
 from trio_services.supervision import Strategy
+from trio_services.supervision._record import Record
 
 from .harness import Boom, Story, ending_within, lives_of, using_all
 
@@ -53,7 +54,10 @@ def in_virtual_time(main: Callable[[], Awaitable[None]]) -> None:
         trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
-# -- how long a stop takes -------------------------------------------------------------
+STRATEGIES: list[Strategy] = ["one_for_one", "one_for_all", "rest_for_one"]
+
+
+# -- how long a start and a stop take ---------------------------------------------------
 
 within = st.integers(0, 12).map(lambda quarters: quarters / 4)
 
@@ -72,8 +76,21 @@ def plans(
             inner = attrs.evolve(draw(plans(make, depth - 1)), name=name)
             children.append(Child(inner, after=names))
         else:
-            children.append(Child(make(name), name=name, after=names, stop_within=draw(within)))
-    return Supervisor("app", draw(st.permutations(children)))
+            children.append(
+                Child(
+                    make(name),
+                    name=name,
+                    after=names,
+                    start_within=draw(within) + 0.25,
+                    stop_within=draw(within),
+                )
+            )
+    strategy = draw(st.sampled_from(STRATEGIES))
+    return Supervisor(
+        "app",
+        children if strategy == "rest_for_one" else draw(st.permutations(children)),
+        strategy=strategy,
+    )
 
 
 @EXAMPLES
@@ -86,6 +103,35 @@ def test_stop_takes_as_long_as_predicted_when_all_use_all_of_their_time(tree: Su
             begin = trio.current_time()
         assert trio.current_time() - begin == pytest.approx(tree.worst_stop)
         assert not story.of(events.ServiceOverdue)
+
+    in_virtual_time(main)
+
+
+@EXAMPLES
+@given(st.data())
+def test_start_never_takes_longer_than_predicted(data: st.DataObject) -> None:
+    parts: dict[str, float] = {}
+
+    def make(name: str) -> Callable[..., Awaitable[None]]:
+        async def service(*, task_status: trio.TaskStatus[None]) -> None:
+            life = current_service()
+            # All of its time but a hair, at which it would be timed out.
+            part = parts.setdefault(life.name, data.draw(st.sampled_from([0.0, 0.5, 1 - 1e-9])))
+            assert isinstance(life, Record)
+            await trio.sleep(life.start_within * part)
+            task_status.started()
+            await trio.sleep_forever()
+
+        return service
+
+    tree = data.draw(plans(make))
+
+    async def main() -> None:
+        async with Story().open(tree, stop_within=1_000):
+            took = trio.current_time()
+        assert took <= tree.worst_start + 1e-6
+        if all(part == 1 - 1e-9 for part in parts.values()):
+            assert took == pytest.approx(tree.worst_start, abs=0.001)
 
     in_virtual_time(main)
 
@@ -194,8 +240,6 @@ class Play(Service):
         if plan.how == "group":
             raise ExceptionGroup("", [Boom("one"), ExceptionGroup("", [Boom("two")])])
 
-
-STRATEGIES: list[Strategy] = ["one_for_one", "one_for_all", "rest_for_one"]
 
 breakers = st.sampled_from(
     [

@@ -62,11 +62,16 @@ class Host:
         if self._tree is not None:
             self._tree.cancel()
 
-    async def wait_ended(self) -> None:
-        """Return when every service has ended for good."""
+    @property
+    def tree(self) -> Tree:
+        """The running services, to look at and to steer one by one."""
         if self._tree is None:
             raise RuntimeError(f"{self.name} was not opened")
-        await self._tree.wait_ended()
+        return self._tree
+
+    async def wait_ended(self) -> None:
+        """Return when every service has ended for good."""
+        await self.tree.wait_ended()
 
     @property
     def ready(self) -> bool:

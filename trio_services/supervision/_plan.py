@@ -88,6 +88,11 @@ def start_within(child: Child, default: float) -> float:
     return max(default, float(getattr(child.service, "worst_start", default)))
 
 
+def longest_start(child: Child, default: float) -> float:
+    """Seconds that a child takes at most to become ready, if it does."""
+    return float(getattr(child.service, "worst_start", start_within(child, default)))
+
+
 def stop_within(child: Child, default: float) -> float:
     """Seconds that a child has for its stop: its own say, what a supervisor needs, the default."""
     if child.stop_within is not None:

@@ -17,7 +17,7 @@ from ._plan import (
     check_children,
     dependencies,
     longest_path,
-    start_within,
+    longest_start,
     stop_within,
 )
 from ._record import Record
@@ -45,7 +45,7 @@ def _graph(supervisor: Supervisor) -> Mapping[str, tuple[str, ...]]:
 
 def _worst_start(supervisor: Supervisor) -> float:
     default = supervisor.start_within
-    within = {child.name: start_within(child, default) for child in supervisor.children}
+    within = {child.name: longest_start(child, default) for child in supervisor.children}
     return longest_path(within, supervisor.graph)
 
 
