@@ -66,7 +66,7 @@ class Control:
         Raises:
             PlanError: it cannot be run with the others, or would take longer to stop than there
                 is time.
-            StartFailed: it has ended for good without having been ready.
+            StartFailed: it has ended for good without having been ready, and is removed again.
             UnknownService: no supervisor with this path runs.
 
         Cancellation: it is removed again.
@@ -83,7 +83,7 @@ class Control:
         supervision.start_if_free(record)
         try:
             await self._wait_ready(record)
-        except trio.Cancelled:
+        except (trio.Cancelled, StartFailed):
             _end(supervision, record, Then.LEAVE)
             raise
 
@@ -214,6 +214,9 @@ class Control:
             raise PlanError(f"{life.name} has a child named {child.name!r} already; give it name=")
         if problems := problems_of(life.name, child, records.keys()):
             raise PlanError("\n".join(problems))
+        for name in child.after:
+            if records[name].then is Then.LEAVE:
+                raise PlanError(f"{life.name}/{child.name} comes after {name}, which is removed")
         # The longest way from the one more down to those that stop last.
         within = {child.name: stop_within(child, supervision.spec.stop_within)}
         graph: dict[str, list[str]] = {child.name: list(_after(supervision, child))}
@@ -257,11 +260,10 @@ def _record(supervision: Supervision, name: str) -> Record:
 
 
 def _below(record: Record) -> Supervision:
-    if record.supervision is None or not record.runs:
-        state = record.state.replace("_", " ")
-        what = "is no supervisor" if record.supervision is None else f"is {state}"
-        raise UnknownService(f"{record.name} {what}: there are no services below it")
-    return record.supervision
+    if record.supervision is not None and record.runs:
+        return record.supervision
+    what = "no supervisor" if record.runs else record.state.replace("_", " ")
+    raise UnknownService(f"{record.name} is {what}: there are no services below it")
 
 
 def _circuit(record: Record) -> Circuit:
@@ -279,7 +281,9 @@ async def _wait_run_ended(record: Record) -> None:
 
 def _after(supervision: Supervision, child: Child) -> tuple[str, ...]:
     """The names of those that one more child would come after."""
-    last = [*supervision.records][-1:] if supervision.spec.strategy == "rest_for_one" else ()
+    last: list[str] = []
+    if supervision.spec.strategy == "rest_for_one" and supervision.records:
+        last = [next(reversed(supervision.records))]
     return tuple(dict.fromkeys((*last, *child.after)))
 
 

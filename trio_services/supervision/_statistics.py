@@ -8,7 +8,14 @@ import attrs
 import trio
 
 from ..errors import Failure
-from ..lifecycle import Health, HealthStatus, Lifetime, State
+from ..lifecycle import (
+    Health,
+    HealthStatus,
+    Lifetime,
+    State,
+    asks_for_exit,
+    set_aside_cancellations,
+)
 from ..resilience import BreakerState
 from ._record import Record
 
@@ -136,7 +143,7 @@ def _waits_on(record: Record) -> tuple[str, ...]:
         for gate in record.held_by or ():
             names += [one.name for one in gate.waits_on() if one is not record]
         return tuple(dict.fromkeys(names))
-    if record.to_stop and record.state is not State.STOPPING and record.dependents:
+    if record.to_stop and record.runs and not record.stop_requested and record.dependents:
         return tuple([one.name for one in record.dependents if not one.released])
     return ()
 
@@ -174,7 +181,10 @@ async def ask(life: Lifetime, within: float) -> Health:
                 if not isinstance(answer, Health):
                     raise TypeError(f"it said {answer!r}, which is no Health")
                 answers[one] = answer
-            except Exception as error:  # noqa: BLE001 -- it is told
+            except BaseException as error:
+                cancelled, _ = set_aside_cancellations(error)
+                if cancelled is not None or asks_for_exit(error):
+                    raise
                 answers[one] = Health.unhealthy(f"{one.name} failed to say how it is: {error!r}")
 
     def overall(one: Lifetime) -> Health:
