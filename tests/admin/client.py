@@ -141,9 +141,11 @@ def always_ready() -> Sequence[str]:
 
 @asynccontextmanager
 async def serving(
-    bind: str = "127.0.0.1:0", unready: Callable[[], Sequence[str]] = always_ready
+    bind: str = "127.0.0.1:0",
+    unready: Callable[[], Sequence[str]] = always_ready,
+    degraded: Callable[[], Sequence[str]] = always_ready,
 ) -> AsyncGenerator[Server]:
     async with trio.open_nursery() as nursery:
-        url: str = await nursery.start(serve_admin, Bind.parse(bind), unready)
+        url: str = await nursery.start(serve_admin, Bind.parse(bind), unready, degraded)
         yield Server(url)
         nursery.cancel_scope.cancel()

@@ -39,6 +39,15 @@ async def test_ready_follows_what_the_program_says() -> None:
     assert (after.status, after.json()) == (200, {"status": "ready"})
 
 
+async def test_ready_says_what_the_program_does_without() -> None:
+    async with serving(degraded=lambda: ["forecast: no weather"]) as server:
+        reply = await server.get("/ready")
+    assert (reply.status, reply.json()) == (
+        200,
+        {"status": "degraded", "because": ["forecast: no weather"]},
+    )
+
+
 async def test_failing_readiness_check_means_not_ready_and_tells_only_its_type() -> None:
     def broken() -> Sequence[str]:
         raise LookupError("password=hunter2")

@@ -168,9 +168,9 @@ async def _cancelled_at(steps: int, kind: str, bind: str) -> bool:
     """Whether all was done before that many steps."""
     scope = trio.CancelScope()
 
-    async def serve(**started: trio.TaskStatus[str]) -> None:
+    async def serve(*, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         with scope:
-            await serve_admin(Bind.parse(bind), always_ready, **started)
+            await serve_admin(Bind.parse(bind), always_ready, task_status=task_status)
 
     instrument = _CancelAtStep(scope, steps)
     trio.lowlevel.add_instrument(instrument)

@@ -45,6 +45,21 @@ async def test_crawler_accounts_for_every_page() -> None:
     ]
 
 
+async def test_breaker_lets_the_shop_go_on_without_its_rates() -> None:
+    async with running("python breaker.py", EXAMPLES) as program:
+        assert await program.ended() == 0
+    assert program.lines == [
+        "sale 0: 100 euros",
+        "shop is degraded",
+        "  shop/sell: running, 0 restarts",
+        "  shop/keep_rates: backing_off, 2 restarts, breaker open",
+        "sale 1: 100 euros or 110 dollars",
+        "shop is healthy",
+        "  shop/sell: running, 0 restarts",
+        "  shop/keep_rates: running, 3 restarts, breaker closed",
+    ]
+
+
 async def test_polite_stop_finishes_the_transfer_in_hand_and_begins_no_other() -> None:
     async with running("python polite_stop.py", EXAMPLES) as program:
         await program.has_printed(("transfer 1: taken",))

@@ -355,6 +355,30 @@ def test_swallower_is_named_with_its_stack_and_ended(tmp_path: Path) -> None:
         assert "app/swallower is stopping" in program.err
 
 
+def test_service_that_was_overdue_when_others_were_restarted_ends_the_process_with_status_3(
+    tmp_path: Path,
+) -> None:
+    code = """
+        async def broken():
+            await trio.sleep(0.1)
+            raise ValueError("broken")
+
+        async def deaf():
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(1.3)
+
+        children = [Child(deaf, stop_within=0), Child(broken, stop_within=0)]
+        app(Supervisor("pair", children, strategy="one_for_all"))
+    """
+    with running(tmp_path, code) as program:
+        assert program.wait() == 3
+        assert "app/pair/deaf: ignores its cancellation" in program.err
+        assert "Guard" not in program.err  # it ended by itself
+
+
 def test_blocked_loop_is_ended_with_the_stack(tmp_path: Path) -> None:
     code = """
         async def blocking():

@@ -16,6 +16,7 @@ from loguru import logger
 
 from trio_services import (
     Backoff,
+    Breaker,
     Child,
     Host,
     PlanError,
@@ -478,3 +479,32 @@ async def test_unended_names_who_is_still_there(autojump_clock: MockClock) -> No
     async with open_host(tree) as host:
         await trio.sleep(2)
         assert [life.name for life in host.unended()] == ["app/inner/idle"]
+
+
+async def test_host_tells_what_it_does_without_and_gives_its_tree(
+    autojump_clock: MockClock,
+) -> None:
+    async def forecast() -> None:
+        await trio.sleep(1)
+        raise OSError("no weather")
+
+    tree = Supervisor(
+        "app",
+        [
+            trio.sleep_forever,
+            Child(forecast, critical=False, breaker=Breaker(1, reset_after=60, jitter=0)),
+        ],
+    )
+    host = Host(tree, 30)
+    assert host.degraded() == []
+    with pytest.raises(RuntimeError, match="app was not opened"):
+        _ = host.tree
+
+    async with host.open(open_ended=True):
+        assert host.degraded() == []
+        await trio.sleep(2)
+        assert host.degraded() == ["app/forecast is left alone, its breaker is open after OSError"]
+        assert host.ready
+        host.tree.reset("forecast")
+        await trio.testing.wait_all_tasks_blocked()
+        assert host.degraded() == []

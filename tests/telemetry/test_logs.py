@@ -100,7 +100,7 @@ LINES = [
     (
         events.BreakerGaveUp("app/a", 3, at=0.0),
         "CRITICAL",
-        "breaker gave up after it had opened 3 times: stays down",
+        "breaker gave up: opened 3 times in a row, stays down",
     ),
     (
         events.SupervisorGaveUp("app/a", "too many restarts", (), at=0.0),

@@ -16,12 +16,17 @@ from starlette.routing import Route
 from ._guard import Guard
 
 
-def build_app(unready: Callable[[], Sequence[str]], hosts: frozenset[str] | None) -> Starlette:
+def build_app(
+    unready: Callable[[], Sequence[str]],
+    degraded: Callable[[], Sequence[str]],
+    hosts: frozenset[str] | None,
+) -> Starlette:
     """The ASGI application that answers `/live` and `/ready`, and 404 to all else.
 
     Args:
         unready: The reasons why the program is not ready, one short line each; none when it is.
             It is called in the event loop for each probe, so it must not block.
+        degraded: What it does without while it is ready, likewise.
         hosts: The `Host` headers that are answered; None for any one.
     """
 
@@ -31,9 +36,10 @@ def build_app(unready: Callable[[], Sequence[str]], hosts: frozenset[str] | None
 
     async def ready(_: Request) -> Response:
         await trio.lowlevel.checkpoint()
-        because = _reasons(unready)
-        if because:
+        if because := _reasons(unready):
             return JSONResponse({"status": "not ready", "because": because}, 503)
+        if because := _reasons(degraded):
+            return JSONResponse({"status": "degraded", "because": because})
         return JSONResponse({"status": "ready"})
 
     app = Starlette(

@@ -63,6 +63,7 @@ class AdminUnavailable(ServicesError):
 async def serve_admin(
     bind: Bind,
     unready: Callable[[], Sequence[str]],
+    degraded: Callable[[], Sequence[str]] = list,
     *,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -73,6 +74,7 @@ async def serve_admin(
         unready: The reasons why the program is not ready, one short line each; none when it is.
             It is called in the event loop for each probe, so it must not block. If it raises,
             the program is not ready, and the reason given is the exception's type.
+        degraded: What it does without while it is ready, likewise.
         task_status: Started with the address when clients can connect: ``http://host:port`` with
             the port that was taken, or ``unix:/path``.
 
@@ -88,7 +90,7 @@ async def serve_admin(
             door = await stack.enter_async_context(open_door(bind))
         except OSError as error:
             raise AdminUnavailable(bind, f"cannot listen on {bind}: {_explain(error)}") from error
-        app = ASGIWrapper(cast("ASGIFramework", build_app(unready, door.hosts)))
+        app = ASGIWrapper(cast("ASGIFramework", build_app(unready, degraded, door.hosts)))
         async with trio.open_nursery() as connections:
             task_status.started(door.url)
             failure = await _accept(door.listener, app, connections)

@@ -104,7 +104,9 @@ def _companions(application: Application) -> list[Companion]:
         from ..supervision import Child
 
         # Probes have nothing in hand that a stop should wait for.
-        return Child(partial(serve_admin, bind, host.unready), name="admin", stop_within=0)
+        return Child(
+            partial(serve_admin, bind, host.unready, host.degraded), name="admin", stop_within=0
+        )
 
     return [admin]
 

@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from ..errors import Failure
-from ..lifecycle import Bus, Lifetime, State
+from ..lifecycle import Bus, HealthStatus, Lifetime, State
 from ..services import AnyService
 from ..supervision import STOP_WITHIN, Child, Supervisor, Tree, check_budget
 from ..telemetry import EventLog
@@ -99,6 +99,16 @@ class Host:
         if not reasons and root.state not in (State.RUNNING, State.DONE):
             reasons = [f"{self.name} is {root.state}"]
         return reasons
+
+    def degraded(self) -> list[str]:
+        """What the application does without for now, a line for each service."""
+        if self._tree is None:
+            return []
+        return [
+            one.health.reason
+            for one in self._tree.statistics().walk()
+            if one.health.status is HealthStatus.DEGRADED and not one.children
+        ]
 
     def unended(self) -> list[Lifetime]:
         """The services that are still there."""

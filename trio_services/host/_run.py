@@ -109,7 +109,7 @@ async def _main(host: Host, guard: Guard, signals: _Signals) -> int:
     except (RestartLimitExceeded, StopFailed, StopOverdue) as error:
         log_critical(str(error))
         return 3 if overdue else 1
-    return 0
+    return 3 if overdue else 0
 
 
 class _Signals:

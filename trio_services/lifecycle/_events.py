@@ -92,7 +92,7 @@ class ServiceOverdue(Event):
 
 @attrs.frozen
 class BreakerOpened(Event):
-    """A service is left alone for `delay` seconds; that is for the `opened`th time in a row."""
+    """A service is left alone for `delay` seconds; `opened` counts how often in a row."""
 
     opened: int
     delay: float

@@ -66,9 +66,9 @@ def asks_for_exit(error: BaseException) -> bool:
 
 
 def set_aside_cancellations(
-    raised: BaseException,
+    raised: BaseException | None,
 ) -> tuple[BaseException | None, BaseException | None]:
-    """The cancellations in what was raised, and the error that it is about, or None.
+    """The cancellations in what was raised, if anything was, and the error that it is about.
 
     An exit that was asked for outweighs other errors; a single error is taken out of its groups.
     """

@@ -54,7 +54,7 @@ class Child:
             ``current_service().progress()`` meanwhile; > 0. Default: never.
         critical: whether the supervisor gives up when it fails for good, by ``restart="never"`` or
             its breaker's `give_up_after`. If not, it stays down, and the rest runs on without it.
-            Restarts count toward `max_restarts` either way.
+            What it is restarted for counts toward `max_restarts` either way.
         retry_start: whether a failure before it was ready for the first time is like any other. If
             not, it is not started again after one. Default True.
     """

@@ -123,11 +123,11 @@ def _health(life: Lifetime, now: float) -> Health:
         return _HEALTHY
     if life.state is State.DONE:
         return _HEALTHY
-    state = life.state.replace("_", " ")
+    state = "is down" if life.state is State.FAILED else f"is {life.state.replace('_', ' ')}"
     if isinstance(life, Record) and life.circuit_in(BreakerState.OPEN):
-        state = "left alone, its breaker is open"
+        state = "is left alone, its breaker is open"
     why = f" after {life.failure.type}" if life.failure is not None else ""
-    return Health.unhealthy(f"{life.name} is {state}{why}")
+    return Health.unhealthy(f"{life.name} {state}{why}")
 
 
 def _breaker(record: Record) -> BreakerState | None:
@@ -180,7 +180,8 @@ async def ask(life: Lifetime, within: float) -> Health:
                 answer = await check()
                 if not isinstance(answer, Health):
                     raise TypeError(f"it said {answer!r}, which is no Health")
-                answers[one] = answer
+                reason = f"{one.name}: {answer.reason}" if answer.reason else ""
+                answers[one] = Health(answer.status, reason)
             except BaseException as error:
                 cancelled, _ = set_aside_cancellations(error)
                 if cancelled is not None or asks_for_exit(error):

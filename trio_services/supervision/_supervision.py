@@ -148,6 +148,7 @@ class Supervision:
         record.readiness = Readiness(record, self)
         if self.life.stop_requested:
             self._begin_stop()
+        raised: BaseException | None = None
         try:
             with record.scope:
                 if not record.stop_requested:
@@ -157,18 +158,20 @@ class Supervision:
                     await running
         except GeneratorExit:
             raise
-        except BaseException as raised:  # noqa: BLE001 -- what it means is decided in one place
-            cancelled, error = set_aside_cancellations(raised)
-            if trio.current_effective_deadline() > -math.inf:
-                cancelled = None  # nothing around it is cancelled: the service had kept it
-            if cancelled is not None:
-                self._cancel()
-            self._after_run(record, error)
-            del error  # or its traceback and this frame would keep each other alive
-            if cancelled is not None:
-                raise cancelled from None
-        else:
-            self._after_run(record, None)
+        except BaseException as caught:  # noqa: BLE001 -- what it means is decided below
+            raised = caught
+        cancelled, error = set_aside_cancellations(raised)
+        # Out of the `except`, or the errors of those that it stops would be told as in this one's
+        # handling. And without its traceback, which would keep it and this frame alive.
+        del raised
+        if trio.current_effective_deadline() > -math.inf:
+            cancelled = None  # nothing around it is cancelled: the service had kept it
+        if cancelled is not None:
+            self._cancel()
+        self._after_run(record, error)
+        del error
+        if cancelled is not None:
+            raise cancelled
 
     def became_ready(self, record: Record, value: object) -> None:
         """A child said that it is ready."""
@@ -280,6 +283,8 @@ class Supervision:
             self._take_down(record)
         if circuit := record.circuit_in(BreakerState.OPEN):
             record.publish(events.BreakerOpened, circuit.opened, delay)
+            if not record.critical:
+                self._arrive(record)  # the rest does without it
         record.publish(events.ServiceRestarting, delay, record.attempt)
         if not delay and record.due == math.inf:  # who heard of it may have tripped its breaker
             self.reach(record)

@@ -79,8 +79,9 @@ class Supervisor(Service):
 
     Attributes:
         graph: the names that each child comes after.
-        worst_start, worst_stop: seconds that a start and a stop take at worst, when every child
-            uses all of its time and none fails.
+        worst_start: seconds that a start takes at worst, when every child uses all of its time
+            and none fails.
+        worst_stop: seconds that a stop takes at worst, when every child uses all of its time.
 
     Raises:
         PlanError: the children cannot be run as written; every problem is told.

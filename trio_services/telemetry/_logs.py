@@ -209,7 +209,7 @@ class EventLog:
             case events.BreakerClosed():
                 log.info("breaker closed: healthy again")
             case events.BreakerGaveUp(opened=opened):
-                log.critical(f"breaker gave up after it had opened {opened} times: stays down")
+                log.critical(f"breaker gave up: opened {_times(opened)} in a row, stays down")
             case events.SupervisorGaveUp(reason=reason):
                 log.critical(f"gives up: {reason}")
             case events.JobRetrying(failure=failure, delay=delay, attempt=attempt):
@@ -241,6 +241,10 @@ class EventLog:
 
 def _cause(failure: Failure) -> str:
     return str(failure).removeprefix(f"{failure.service}: ")
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _seconds(seconds: float) -> str:
