@@ -1183,7 +1183,9 @@ async def test_failing_companion_is_restarted_alone(
         assert [e.at for e in seen if isinstance(e, events.ServiceStarting)] == [7]
 
 
-async def test_held_sibling_waits_until_the_one_that_failed_is_due(autojump_clock: MockClock) -> None:
+async def test_held_sibling_waits_until_the_one_that_failed_is_due(
+    autojump_clock: MockClock,
+) -> None:
     # A held sibling is not due by itself: nothing but the gate lets it go.
     tree = Supervisor(
         "app", [once(5), named("b")], strategy="one_for_all", backoff=Backoff(initial=9, jitter=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from ._restarts import Restarts
 if TYPE_CHECKING:
     from ._supervision import Supervision
     from ._supervisor import Supervisor
+    from ._together import Gate
 
 
 class Then(Enum):
@@ -207,41 +208,6 @@ class Record(Lifetime):
 
 
 _RUN = frozenset({State.STARTING, State.RUNNING, State.STOPPING})
-
-
-class Gate:
-    """Keeps those that are restarted together from starting before all of them may.
-
-    It opens when the one that caused the restart is due, and the others have ended.
-    """
-
-    __slots__ = ("members", "pending")
-
-    def __init__(self, members: Sequence[Record], pending: int) -> None:
-        self.members = members
-        self.pending = pending
-        for record in members:
-            if record.held_by is None:
-                record.held_by = []
-            record.held_by.append(self)
-            record.waits_for += 1
-
-    def waits_on(self) -> Iterator[Record]:
-        """Those that keep it closed."""
-        for record in self.members:
-            if record.opens is self or self in (record.awaited_by or ()):
-                yield record
-
-    def count_down(self) -> Sequence[Record]:
-        """One thing less to wait for; those that are let through by that."""
-        self.pending -= 1
-        if self.pending:
-            return ()
-        for record in self.members:
-            if record.held_by is not None:
-                record.held_by.remove(self)
-                record.waits_for -= 1
-        return self.members
 
 
 class Readiness:

@@ -7,15 +7,14 @@ its run ends (`_after_run`), or the deadline of its state has come (`reach`). So
 and nothing waits that need not.
 
 A child may start when nothing keeps it: its dependencies have passed, and the gates that hold it
-are open. A gate is how a strategy restarts several children together: it opens when the one that
-caused the restart is due and the others have ended. A child is told to stop when all those that
-come after it have ended. What is published is true already when it is told.
+are open that hold it together with others. A child is told to stop when all those that come after
+it have ended. What is published is true already when it is told.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING
@@ -38,8 +37,9 @@ from ..services import Service, start
 from ._collection import collection_paused, next_steps
 from ._deadlines import Deadlines
 from ._outcome import Outcome
-from ._record import Gate, Readiness, Record, Then
+from ._record import Readiness, Record, Then
 from ._stack import stack_of
+from ._together import Gate, take_down
 
 if TYPE_CHECKING:
     from ._child import Child
@@ -57,6 +57,8 @@ class Supervision:
             strategy restarts the two together.
 
     Attributes:
+        deadlines: those of the children in their present states.
+        wanted: how many children something is still expected of; attendants do not count.
         records: its children by name, in the order in which they were written down.
         stopping: whether it stops its children, or has stopped them.
     """
@@ -74,7 +76,7 @@ class Supervision:
         self.stopping = False
         self.records: dict[str, Record] = {}
         self._open_ended = open_ended
-        self._attendants = attendants
+        self.attendants = attendants
         self._task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
         self.deadlines = Deadlines(self.reach)
         self._window = spec.max_restarts.window()
@@ -279,8 +281,8 @@ class Supervision:
         record.close_way()
         if delay:
             self.deadlines.set(record, record.since + delay)
-        if self.spec.strategy != "one_for_one" and record.child.name not in self._attendants:
-            self._take_down(record)
+        if self.spec.strategy != "one_for_one" and record.child.name not in self.attendants:
+            take_down(self, record)
         if circuit := record.circuit_in(BreakerState.OPEN):
             record.publish(events.BreakerOpened, circuit.opened, delay)
             if not record.critical:
@@ -304,19 +306,19 @@ class Supervision:
                 self._pass(record)
             self._retire(record)
         elif record.then is Then.AGAIN:
-            self._wait_again(record)
+            self.wait_again(record)
         elif record.then is Then.STAY:
             self._arrive(record)
         else:
             self._forget(record)
 
-    def _wait_again(self, record: Record) -> None:
+    def wait_again(self, record: Record) -> None:
         """Let a child that had ended start as soon as it may."""
         record.then = Then.END
         record.close_way()
         if record.retired:
             record.retired = record.ending = False
-            self.wanted += record.child.name not in self._attendants
+            self.wanted += record.child.name not in self.attendants
         record.enter(State.WAITING)
         if circuit := record.circuit_in(BreakerState.OPEN):
             record.enter(State.BACKING_OFF)
@@ -329,7 +331,7 @@ class Supervision:
             return
         record.retired = record.ending = True
         record.end()
-        self.wanted -= record.child.name not in self._attendants
+        self.wanted -= record.child.name not in self.attendants
         if not self.wanted and not self._open_ended:
             self._begin_stop()
 
@@ -384,34 +386,6 @@ class Supervision:
             self._unarrived -= 1
             if not self._unarrived and not self.stopping:
                 self._task_status.started()
-
-    def _take_down(self, record: Record) -> None:
-        """Stop those that are restarted together with a child, and hold them until it is due."""
-        others = self._restarted_with(record)
-        running = [other for other in others if other.runs]
-        gate = record.opens = Gate([record, *others], pending=1 + len(running))
-        for other in others:
-            if other.runs:
-                other.close_way()
-                other.await_end(gate)
-                other.to_stop = True
-                if other.then is Then.END and other.restart != "never":
-                    other.then = Then.AGAIN
-            elif other.state is State.DONE and other.then is Then.END and other.restart != "never":
-                self._wait_again(other)
-        for other in running:
-            if not other.busy_dependents:
-                self.tell_to_stop(other)
-
-    def _restarted_with(self, record: Record) -> Sequence[Record]:
-        others = list(self.records.values())
-        if self.spec.strategy == "rest_for_one":
-            others = others[others.index(record) + 1 :]
-        return [
-            other
-            for other in others
-            if other is not record and other.child.name not in self._attendants
-        ]
 
     def unhold(self, record: Record) -> None:
         """A child that was to be waited for by those that restart with it need not be."""
