@@ -39,7 +39,7 @@ async def raw() -> float:
     began = time.process_time()
     while crasher.left:
         try:
-            async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as nursery:  # noqa: ASYNC112
                 nursery.start_soon(crasher.run)
         except* Crash:
             pass

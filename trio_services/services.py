@@ -123,21 +123,17 @@ def start(service: AnyService, task_status: trio.TaskStatus[None]) -> Awaitable[
         run = service
     takes_status = takes_task_status(run)
     made = run(task_status=task_status) if takes_status else run()
-    running: Awaitable[object]
-    if isinstance(made, CoroutineType):  # as nearly always
-        running = made
-    elif isinstance(made, Service):
+    is_coroutine = isinstance(made, CoroutineType)  # as nearly always; the others are seen slowly
+    if not is_coroutine and isinstance(made, Service):
         return start(made, task_status)
-    elif isinstance(made, Awaitable):
-        running = made
-    else:
+    if not is_coroutine and not isinstance(made, Awaitable):
         raise TypeError(
             f"{name_of(service)} returned {made!r}: a service is an async callable, a Service, "
             "or what returns a Service"
         )
     if not takes_status:
         task_status.started()
-    return running
+    return cast("Awaitable[object]", made)
 
 
 def takes_task_status(function: Callable[..., object]) -> bool:

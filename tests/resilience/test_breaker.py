@@ -242,7 +242,7 @@ def test_delays_are_jittered_by_default() -> None:
 
 
 def test_trip_is_jittered_too() -> None:
-    dues = set()
+    dues: set[float] = set()
     for _ in range(20):
         circuit = Circuit(Breaker())
         circuit.trip(0)

@@ -839,7 +839,7 @@ async def test_one_that_an_operator_stops_and_that_is_tripped_meanwhile_stays_do
     story = Story()
     tree = Supervisor("app", [Child(finishing(6, story, "bad"), breaker=FIRST), idle])
 
-    async with trio.open_nursery() as nursery, story.open(tree) as opened:
+    async with story.open(tree) as opened, trio.open_nursery() as nursery:
         nursery.start_soon(opened.stop, "bad")
         await trio.sleep_until(2)
         opened.trip("bad")

@@ -1098,7 +1098,7 @@ async def test_many_words_at_once_leave_the_books_right(
     async with story.open(tree) as opened:
         async with trio.open_nursery() as nursery:
             nursery.cancel_scope.deadline = 30
-            words = []
+            words: list[Word] = []
             for number in range(12):
                 call = [opened.stop, opened.restart, opened.stop][(turn + number) % 3]
                 words.append(Word(nursery, call, ["busy", "db"][number % 2]))

@@ -274,7 +274,7 @@ async def test_breaker_is_told_in_each_of_its_states(autojump_clock: MockClock) 
         await trio.sleep_forever()
 
     async with open_supervisor(Supervisor("app", [Child(bad, breaker=EXACT)])) as tree:
-        told = []
+        told: list[object] = []
         for second in (0.5, 2, 35, 45):
             await trio.sleep_until(second)
             one = of(tree, "bad")
@@ -420,7 +420,7 @@ async def test_at_a_stop_dependencies_wait_on_their_dependents(
             one = of(opened, "db")
             seen.append((second, one.state, one.waits_on))
 
-    async with trio.open_nursery() as nursery, story.open(tree) as opened:
+    async with trio.open_nursery() as nursery, story.open(tree) as opened:  # noqa: ASYNC112
         nursery.start_soon(look)
 
     assert seen == [
@@ -444,7 +444,7 @@ async def test_one_that_ended_during_a_stop_waits_on_nobody(autojump_clock: Mock
         one = of(opened, "db")
         seen.append((one.state, one.waits_on))
 
-    async with trio.open_nursery() as nursery, story.open(tree) as opened:
+    async with trio.open_nursery() as nursery, story.open(tree) as opened:  # noqa: ASYNC112
         nursery.start_soon(look)
 
     assert seen == [(State.DONE, ())]
@@ -492,7 +492,7 @@ async def test_nested_service_is_told_by_its_full_path(autojump_clock: MockClock
 
 async def test_tasks_of_a_service_are_told_by_name(autojump_clock: MockClock) -> None:
     async def deep() -> None:
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:  # noqa: ASYNC112
             nursery.start_soon(idle, name="deeper")
 
     async def a() -> None:
@@ -526,7 +526,7 @@ async def test_one_without_progress_for_too_long_is_unhealthy(autojump_clock: Mo
         await trio.sleep_forever()
 
     async with open_supervisor(Supervisor("app", [Child(a, stale_after=10)])) as tree:
-        told = []
+        told: list[object] = []
         for second in (21, 29, 38, 38.5, 40):
             await trio.sleep_until(second)
             told.append((second, of(tree, "a").health.status))
@@ -564,7 +564,7 @@ async def test_progress_of_a_task_of_the_service_counts(autojump_clock: MockCloc
             current_service().progress()
 
     async def a() -> None:
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:  # noqa: ASYNC112
             nursery.start_soon(beat)
 
     async with open_supervisor(Supervisor("app", [Child(a, stale_after=6)])) as tree:
@@ -963,9 +963,8 @@ async def test_check_that_fails_with_a_foreign_cancellation_is_told(
 
 async def test_exit_asked_for_by_a_check_is_not_swallowed(autojump_clock: MockClock) -> None:
     async with open_supervisor(Supervisor("app", [Checked(SystemExit(3))])) as tree:
-        with pytest.raises(BaseExceptionGroup) as caught:
+        with pytest.RaisesGroup(SystemExit):
             await tree.health()
-        assert caught.group_contains(SystemExit)
 
 
 # -- told while it happens ---------------------------------------------------------------
@@ -1037,7 +1036,7 @@ async def test_failure_is_the_last_of_several(autojump_clock: MockClock) -> None
         await trio.sleep_forever()
 
     async with open_supervisor(Supervisor("app", [Child(bad, backoff=IN_10)])) as tree:
-        told = []
+        told: list[object] = []
         for second in (0.5, 2, 13, 100):
             await trio.sleep_until(second)
             failure = of(tree, "bad").failure

@@ -24,7 +24,6 @@ import trio
 from ..errors import Failure
 from ._bus import Bus
 from ._events import Event
-from ._health import Health
 from ._state import TRANSITIONS, State
 
 P = ParamSpec("P")
@@ -50,7 +49,7 @@ class Lifetime:
         ending: whether it will not be started again.
         deadline: when its time for stopping ends, in seconds on Trio's clock; infinite before.
         progressed_at: when it last called `progress()`, in seconds on Trio's clock.
-        check: asks the service that runs how well it is, if it says so by itself.
+        check: asks the service that runs for its `Health`, if it says by itself how it is.
         children: for a supervisor, the lifetimes below it by name.
     """
 
@@ -92,7 +91,7 @@ class Lifetime:
         self.stop_requested: bool = False
         self.ending: bool = False
         self.deadline: float = math.inf
-        self.check: Callable[[], Awaitable[Health]] | None = None
+        self.check: Callable[[], Awaitable[object]] | None = None
         self.children: Mapping[str, Lifetime] = _NO_CHILDREN
         self.scope: trio.CancelScope = trio.CancelScope()
         self.regions: dict[graceful, None] = {}  # in the order in which they were entered

@@ -173,20 +173,10 @@ async def ask(life: Lifetime, within: float) -> Health:
     """
     answers: dict[Lifetime, Health] = {}
 
-    async def ask_one(one: Lifetime, check: Callable[[], Awaitable[Health]]) -> None:
+    async def ask_one(one: Lifetime, check: Callable[[], Awaitable[object]]) -> None:
         answers[one] = Health.unhealthy(f"{one.name} did not say within {within:g} s how it is")
         with trio.move_on_after(within):
-            try:
-                answer = await check()
-                if not isinstance(answer, Health):
-                    raise TypeError(f"it said {answer!r}, which is no Health")
-                reason = f"{one.name}: {answer.reason}" if answer.reason else ""
-                answers[one] = Health(answer.status, reason)
-            except BaseException as error:
-                cancelled, _ = set_aside_cancellations(error)
-                if cancelled is not None or asks_for_exit(error):
-                    raise
-                answers[one] = Health.unhealthy(f"{one.name} failed to say how it is: {error!r}")
+            answers[one] = await _answer(one, check)
 
     def overall(one: Lifetime) -> Health:
         own = [_health(one, now), answers.get(one, _HEALTHY)]
@@ -198,6 +188,20 @@ async def ask(life: Lifetime, within: float) -> Health:
                 nursery.start_soon(ask_one, one, one.check)
     now = trio.current_time()
     return overall(life)
+
+
+async def _answer(life: Lifetime, check: Callable[[], Awaitable[object]]) -> Health:
+    """What a service says of itself, or what keeps it from saying so."""
+    try:
+        answer = await check()
+        if not isinstance(answer, Health):
+            raise TypeError(f"it said {answer!r}, which is no Health")
+    except BaseException as error:  # noqa: ASYNC103 -- a foreign cancellation is a failure
+        cancelled, _ = set_aside_cancellations(error)
+        if cancelled is not None or asks_for_exit(error):
+            raise
+        return Health.unhealthy(f"{life.name} failed to say how it is: {error!r}")  # noqa: ASYNC104
+    return Health(answer.status, f"{life.name}: {answer.reason}" if answer.reason else "")
 
 
 def _all(life: Lifetime) -> Iterator[Lifetime]:

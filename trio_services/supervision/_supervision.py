@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from contextvars import copy_context
-from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -141,8 +140,10 @@ class Supervision:
         record.enter(State.STARTING)
         record.publish(events.ServiceStarting, record.attempt)
         # In the supervisor's own context, and not in that of the task by which it may start now.
-        spawn = partial(self._nursery.start_soon, self._run_child, record, name=record.name)
-        self._context.run(spawn)
+        self._context.run(self._spawn, record)
+
+    def _spawn(self, record: Record) -> None:
+        self._nursery.start_soon(self._run_child, record, name=record.name)
 
     async def _run_child(self, record: Record) -> None:
         record.task = trio.lowlevel.current_task()
@@ -160,7 +161,7 @@ class Supervision:
                     await running
         except GeneratorExit:
             raise
-        except BaseException as caught:  # noqa: BLE001 -- what it means is decided below
+        except BaseException as caught:  # noqa: BLE001, ASYNC103 -- decided below
             raised = caught
         cancelled, error = set_aside_cancellations(raised)
         # Out of the `except`, or the errors of those that it stops would be told as in this one's
