@@ -792,3 +792,26 @@ async def test_hard_cancelled_services_were_told_to_stop_first(autojump_clock: M
 
     for name in ("app/idle", "app/b"):
         assert story.sequence(name)[-2:] == ["ServiceStopping", "ServiceStopped"]
+
+
+async def test_service_waits_for_those_that_come_after_it_through_one_that_has_ended(
+    autojump_clock: MockClock,
+) -> None:
+    story = Story()
+
+    async def migrate() -> None:
+        await trio.sleep(1)
+
+    tree = Supervisor(
+        "app",
+        [
+            ready_after(0, "db", story),
+            Child(migrate, after="db"),
+            Child(finishing(6, story, "sync"), after="migrate"),
+        ],
+    )
+    async with story.open(tree):
+        await trio.sleep(2)
+
+    assert story.at("sync left") == 8
+    assert story.at("db left") == 8

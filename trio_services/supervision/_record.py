@@ -44,11 +44,12 @@ class Record(Lifetime):
         passed: whether those after it may start: it is ready, or has done its part.
         arrived: whether it has passed once, so that its supervisor's own readiness does not wait
             for it.
-        busy_dependents: how many of those that come after it run, and are not overdue.
+        busy: whether it runs and is not overdue, or somebody who comes after it is busy.
+        busy_dependents: how many of those that come right after it are.
         to_stop: whether it is to be told to stop as soon as there are none.
         then: what follows the end of its present run.
         retired: whether nothing is expected of it any more.
-        released: whether those that it comes after may stop: it has ended, or is overdue.
+        released: whether it does not run, or is overdue.
         overdue: whether it was named as such in its present run.
         due: its deadline in its present state, in seconds on Trio's clock; infinite if none.
         readied: how often it became ready.
@@ -60,6 +61,7 @@ class Record(Lifetime):
     __slots__ = (
         "arrived",
         "awaited_by",
+        "busy",
         "busy_dependents",
         "child",
         "dependencies",
@@ -95,6 +97,7 @@ class Record(Lifetime):
         self.awaited_by: list[Gate] | None = None
         self.passed: bool = False
         self.arrived: bool = False
+        self.busy: bool = False
         self.busy_dependents: int = 0
         self.to_stop: bool = False
         self.then: Then = Then.END
@@ -145,6 +148,11 @@ class Record(Lifetime):
             )
         return self.restarts
 
+    def was_ready_for(self, seconds: float) -> None:
+        """Its run has ended, or is about to, after it had been ready for so long."""
+        if self.restarts is not None:
+            self.restarts.ran(seconds)
+
     def depend_on(self, dependencies: Sequence[Record]) -> None:
         """Come after some more siblings."""
         self.dependencies = (*self.dependencies, *dependencies)
@@ -152,8 +160,10 @@ class Record(Lifetime):
             if dependency.dependents is None:
                 dependency.dependents = []
             dependency.dependents.append(self)
-            dependency.busy_dependents += not self.released
             self.waits_for += not dependency.passed
+            if self.busy:
+                dependency.busy_dependents += 1
+                dependency._occupy()
 
     def bow_out(self) -> None:
         """Those after it come after its own dependencies from now on."""
@@ -162,6 +172,7 @@ class Record(Lifetime):
             dependent.dependencies = kept
             dependent.depend_on([one for one in self.dependencies if one not in kept])
         for dependency in self.dependencies:
+            dependency.busy_dependents -= self.busy
             if dependency.dependents is not None:
                 dependency.dependents.remove(self)
 
@@ -169,11 +180,37 @@ class Record(Lifetime):
         """Another run begins."""
         if self.attempt:
             self.renew()
-            self.then, self.to_stop, self.overdue = Then.END, False, False
+        self.then, self.to_stop, self.overdue = Then.END, False, False
         self.attempt += 1
         self.released = False
-        for dependency in self.dependencies:
-            dependency.busy_dependents += 1
+        self._occupy()
+
+    def _occupy(self) -> None:
+        """Be busy, and so all that it comes after, directly or through others."""
+        todo = [] if self.busy else [self]
+        self.busy = True
+        while todo:
+            for dependency in todo.pop().dependencies:
+                dependency.busy_dependents += 1
+                if not dependency.busy:
+                    dependency.busy = True
+                    todo.append(dependency)
+
+    def release(self) -> Sequence[Record]:
+        """Not run any more, or be overdue; those after which nobody is busy for that reason."""
+        freed: list[Record] = []
+        todo = [] if self.released else [self]
+        self.released = True
+        while todo:
+            one = todo.pop()
+            if one.released and not one.busy_dependents:
+                one.busy = False
+                for dependency in one.dependencies:
+                    dependency.busy_dependents -= 1
+                    if not dependency.busy_dependents:
+                        freed.append(dependency)
+                        todo.append(dependency)
+        return freed
 
     def open_way(self) -> Sequence[Record]:
         """Pass; those that may start for that reason."""
@@ -190,15 +227,6 @@ class Record(Lifetime):
             self.passed = False
             for dependent in self.dependents or ():
                 dependent.waits_for += 1
-
-    def release(self) -> Sequence[Record]:
-        """Not hold up those that it comes after any more; they, if that is news."""
-        if self.released:
-            return ()
-        self.released = True
-        for dependency in self.dependencies:
-            dependency.busy_dependents -= 1
-        return self.dependencies
 
     def await_end(self, gate: Gate) -> None:
         """Let a gate not open before it has ended."""

@@ -37,9 +37,9 @@ class Limit:
 class Restarts:
     """What is remembered of one child's endings, to decide what follows the next.
 
-    Each takes the time in seconds, how long the child had been ready, and the window that the
-    restarts of all its siblings count in. Each returns the seconds until the next start, or None
-    when that would be one too many.
+    What follows an ending takes the time in seconds, and the window that the restarts of all its
+    siblings count in. It returns the seconds until the next start, or None when that would be one
+    too many.
 
     Attributes:
         circuit: its circuit breaker, if it has one; then its failures do not count in the window.
@@ -52,23 +52,24 @@ class Restarts:
         self._repetition = 0
         self.circuit: Circuit | None = Circuit(breaker) if breaker is not None else None
 
-    def after_failure(self, now: float, ran: float, window: Window) -> float | None:
+    def ran(self, seconds: float) -> None:
+        """It had been ready for so long when it ended, or was told to."""
+        if seconds >= self._backoff.reset_after:
+            self._repetition = 0
+
+    def after_failure(self, now: float, window: Window) -> float | None:
         """It failed."""
         circuit = self.circuit
         if circuit is None:
-            return None if window.add(now) else self._next_delay(ran)
+            return None if window.add(now) else self._next_delay()
         if circuit.failed(now):
             return None if circuit.given_up else circuit.due - now
-        return self._next_delay(ran)
+        return self._next_delay()
 
-    def after_return(self, now: float, ran: float, window: Window) -> float | None:
+    def after_return(self, now: float, window: Window) -> float | None:
         """It returned, and is to be started again."""
-        if window.add(now):
-            return None
-        return self._next_delay(ran)
+        return None if window.add(now) else self._next_delay()
 
-    def _next_delay(self, ran: float) -> float:
-        if ran >= self._backoff.reset_after:
-            self._repetition = 0
+    def _next_delay(self) -> float:
         self._repetition += 1
         return self._backoff.delay(self._repetition)

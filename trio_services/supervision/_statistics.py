@@ -144,7 +144,7 @@ def _waits_on(record: Record) -> tuple[str, ...]:
             names += [one.name for one in gate.waits_on() if one is not record]
         return tuple(dict.fromkeys(names))
     if record.to_stop and record.runs and not record.stop_requested and record.dependents:
-        return tuple([one.name for one in record.dependents if not one.released])
+        return tuple([one.name for one in record.dependents if one.busy])
     return ()
 
 

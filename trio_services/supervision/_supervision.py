@@ -193,6 +193,7 @@ class Supervision:
     def _after_run(self, record: Record, error: BaseException | None) -> None:
         """A run of a child has ended, by an error or without one: what follows?"""
         ran = trio.current_time() - record.since if record.state is State.RUNNING else 0.0
+        record.was_ready_for(ran)
         readiness, record.readiness, record.task = record.readiness, None, None
         gates, record.awaited_by = record.awaited_by, None
         self._running -= 1
@@ -200,7 +201,7 @@ class Supervision:
             error = readiness.error()
         delay = None
         if error is not None:
-            delay = self._after_failure(record, error, ran)
+            delay = self._after_failure(record, error)
         elif not record.stop_requested:
             delay = self._after_return(record, ran)
         self.deadlines.clear(record)
@@ -226,12 +227,12 @@ class Supervision:
         if record.restart != "always" or self.stopping:
             record.enter(State.DONE)
             return None
-        delay = record.remember().after_return(trio.current_time(), ran, self._window)
+        delay = record.remember().after_return(trio.current_time(), self._window)
         if delay is None:
             self._restarted_too_often(record, None)
         return delay
 
-    def _after_failure(self, record: Record, error: BaseException, ran: float) -> float | None:
+    def _after_failure(self, record: Record, error: BaseException) -> float | None:
         """A child failed: seconds until it is started again, or None."""
         failure = record.failure = summarize(record.name, error)
         if asks_for_exit(error):
@@ -256,7 +257,7 @@ class Supervision:
         restarts = record.remember()
         circuit = restarts.circuit
         opened = circuit.opened if circuit is not None else 0
-        delay = restarts.after_failure(trio.current_time(), ran, self._window)
+        delay = restarts.after_failure(trio.current_time(), self._window)
         if circuit is None:
             if delay is None:
                 self._restarted_too_often(record, error)
@@ -401,7 +402,7 @@ class Supervision:
     def _release(self, record: Record) -> None:
         """Those that a child comes after need not stay for its sake."""
         for dependency in record.release():
-            if dependency.to_stop and not dependency.busy_dependents:
+            if dependency.to_stop:
                 self.tell_to_stop(dependency)
 
     # -- stopping ----------------------------------------------------------------------
@@ -463,7 +464,10 @@ class Supervision:
             when = min(when, record.due)
         record.ending = self.stopping
         if record.state is not State.STOPPING:
-            record.enter(State.STOPPING)
+            was_ready = record.state is State.RUNNING
+            ran = record.enter(State.STOPPING)
+            if was_ready:
+                record.was_ready_for(ran)
             record.publish(events.ServiceStopping, within)
         record.request_stop(within)
         if not record.overdue:
