@@ -42,10 +42,10 @@ class Bug:
 
     def plant(self, root: Path) -> None:
         path = root / "trio_services" / self.file
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         if (found := text.count(self.old)) != 1:
             raise SystemExit(f"{self.name}: {self.file} has {found} times, not once:\n{self.old}")
-        path.write_text(text.replace(self.old, self.new))
+        path.write_text(text.replace(self.old, self.new), encoding="utf-8")
 
 
 LIMITS = "test_restarts_delays_and_limits"
@@ -61,6 +61,7 @@ RESTARTS = "supervision/_restarts.py"
 SUPERVISION = "supervision/_supervision.py"
 CONTROL = "supervision/_control.py"
 RECORD = "supervision/_record.py"
+TOGETHER = "supervision/_together.py"
 BREAKER = "resilience/_breaker.py"
 
 BUGS = [
@@ -88,15 +89,15 @@ BUGS = [
     Bug(
         "backoff is never reset",
         RESTARTS,
-        "if ran >= self._backoff.reset_after:",
+        "if seconds >= self._backoff.reset_after:",
         "if False:",
         WINDOWS,
     ),
     Bug(
         "backoff is reset a moment late",
         RESTARTS,
-        "if ran >= self._backoff.reset_after:",
-        "if ran > self._backoff.reset_after:",
+        "if seconds >= self._backoff.reset_after:",
+        "if seconds > self._backoff.reset_after:",
         WINDOWS,
     ),
     Bug(
@@ -164,14 +165,14 @@ BUGS = [
     ),
     Bug(
         "a member of a group starts before the others have ended",
-        SUPERVISION,
+        TOGETHER,
         "pending=1 + len(running)",
         "pending=1",
         ALL,
     ),
     Bug(
         "a member of a group starts before its cause is due",
-        SUPERVISION,
+        TOGETHER,
         "pending=1 + len(running)",
         "pending=len(running) or 1",
         ALL,
@@ -179,23 +180,22 @@ BUGS = [
     Bug(
         "all are told to stop at once",
         SUPERVISION,
-        "record.to_stop = True\n                running.append(record)",
-        "record.busy_dependents = 0\n"
-        "                record.to_stop = True\n                running.append(record)",
+        "            if not record.busy_dependents:\n",
+        "            if True:\n",
         LIMITS,
     ),
     Bug(
         "a group is taken down all at once",
-        SUPERVISION,
-        "            if not other.busy_dependents:\n",
-        "            if True:\n",
+        TOGETHER,
+        "if not other.busy_dependents:",
+        "if True:",
         ALL,
     ),
     Bug(
         "nobody is told to stop once its dependents have ended",
         SUPERVISION,
-        "if dependency.to_stop and not dependency.busy_dependents:",
-        "if dependency.to_stop and self.stopping and not dependency.busy_dependents:",
+        "if dependency.to_stop:",
+        "if dependency.to_stop and self.stopping:",
         ALL,
     ),
     Bug(
@@ -241,30 +241,30 @@ BUGS = [
     ),
     Bug(
         "rest_for_one takes down earlier siblings",
-        SUPERVISION,
-        "others = others[others.index(record) + 1 :]",
+        TOGETHER,
+        "del others[: others.index(cause) + 1]",
         "pass",
         REST,
     ),
     Bug(
         "rest_for_one spares the next sibling",
-        SUPERVISION,
-        "others = others[others.index(record) + 1 :]",
-        "others = others[others.index(record) + 2 :]",
+        TOGETHER,
+        "del others[: others.index(cause) + 1]",
+        "del others[: others.index(cause) + 2]",
         REST,
     ),
     Bug(
         "a never-child is restarted by a group",
-        SUPERVISION,
+        TOGETHER,
         'if other.then is Then.END and other.restart != "never":',
-        "if other.then is Then.END:",
+        'if other.then is Then.END and (other.runs or other.restart != "never"):',
         ALL,
     ),
     Bug(
         "a never-child that is done is restarted by a group",
-        SUPERVISION,
-        'other.then is Then.END and other.restart != "never":\n                self._wait_again',
-        "other.then is Then.END:\n                self._wait_again",
+        TOGETHER,
+        'if other.then is Then.END and other.restart != "never":',
+        'if other.then is Then.END and (not other.runs or other.restart != "never"):',
         ALL,
     ),
     Bug(
@@ -300,6 +300,27 @@ BUGS = [
         SUPERVISION,
         "        elif record.then is Then.STAY:\n            self._arrive(record)",
         "        elif record.then is Then.STAY:\n            self._pass(record)",
+        OPERATOR,
+    ),
+    Bug(
+        "only those that come right after are waited for at a stop",
+        RECORD,
+        "                if not dependency.busy:\n",
+        "                if False:\n",
+        REST,
+    ),
+    Bug(
+        "a run that a stop ends does not reset the backoff",
+        SUPERVISION,
+        "            if was_ready:\n",
+        "            if False:\n",
+        ALL,
+    ),
+    Bug(
+        "a restart of one that waits is remembered",
+        RECORD,
+        "self.then, self.to_stop, self.overdue = Then.END, False, False",
+        "self.to_stop, self.overdue = False, False",
         OPERATOR,
     ),
     Bug(
@@ -340,16 +361,22 @@ def main(source: Path, wanted: str) -> int:
         shutil.copy(source / "pyproject.toml", root)
         with (root / "tests" / "conftest.py").open("a") as conftest:
             conftest.write(PROFILE)
+        shutil.copytree(root / "trio_services", before := root / "before")
+
+        def mend(bug: Bug) -> None:
+            shutil.copy(before / bug.file, root / "trio_services" / bug.file)
+
+        for bug in bugs:
+            bug.plant(root)
+            mend(bug)
         for test in sorted({bug.test for bug in bugs}):
             if not run(root, test):
                 print(f"FAILS WITHOUT ANY BUG  {test}")
                 missed += 1
         for bug in bugs:
-            path = root / "trio_services" / bug.file
-            before = path.read_text()
             bug.plant(root)
             caught = not run(root, bug.test)
-            path.write_text(before)
+            mend(bug)
             missed += not caught
             print(
                 f"{'caught' if caught else 'NOT CAUGHT':<10}  {bug.name}  ({bug.test})", flush=True

@@ -187,7 +187,7 @@ class Record(Lifetime):
 
     def _occupy(self) -> None:
         """Be busy, and so all that it comes after, directly or through others."""
-        todo = [] if self.busy else [self]
+        todo: list[Record] = [] if self.busy else [self]
         self.busy = True
         while todo:
             for dependency in todo.pop().dependencies:
@@ -199,7 +199,7 @@ class Record(Lifetime):
     def release(self) -> Sequence[Record]:
         """Not run any more, or be overdue; those after which nobody is busy for that reason."""
         freed: list[Record] = []
-        todo = [] if self.released else [self]
+        todo: list[Record] = [] if self.released else [self]
         self.released = True
         while todo:
             one = todo.pop()
