@@ -62,7 +62,7 @@ class Scene:
 def brief(value: object) -> str:
     """A value with those of its attributes only that say something."""
     if isinstance(value, tuple | list):
-        said = ", ".join(map(brief, cast("Iterable[object]", value)))
+        inside = ", ".join(map(brief, cast("Iterable[object]", value)))
         return f"[{inside}]"
     kind = type(value)
     if not attrs.has(kind) or isinstance(value, Actor):
