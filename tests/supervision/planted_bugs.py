@@ -59,6 +59,7 @@ BREAKING = "test_breakers_in_the_hands_of_an_operator"
 
 RESTARTS = "supervision/_restarts.py"
 SUPERVISION = "supervision/_supervision.py"
+ENDINGS = "supervision/_endings.py"
 CONTROL = "supervision/_control.py"
 RECORD = "supervision/_record.py"
 TOGETHER = "supervision/_together.py"
@@ -102,7 +103,7 @@ BUGS = [
     ),
     Bug(
         "time before readiness counts as healthy",
-        SUPERVISION,
+        ENDINGS,
         "if record.state is State.RUNNING else 0.0",
         "if record.state is not None else 0.0",
         WINDOWS,
@@ -200,43 +201,43 @@ BUGS = [
     ),
     Bug(
         "a critical failure does not escalate",
-        SUPERVISION,
-        "            if record.critical:\n"
-        '                self._give_up(f"{record.name} is critical and not restarted", error)',
-        "            if False:\n"
-        '                self._give_up(f"{record.name} is critical and not restarted", error)',
+        ENDINGS,
+        "        if record.critical:\n"
+        '            supervision.give_up(f"{record.name} is critical and not restarted", error)',
+        "        if False:\n"
+        '            supervision.give_up(f"{record.name} is critical and not restarted", error)',
         LIMITS,
     ),
     Bug(
         "a failure escalates that is not critical",
-        SUPERVISION,
-        "            if record.critical:\n"
-        '                self._give_up(f"{record.name} is critical and not restarted", error)',
-        "            if True:\n"
-        '                self._give_up(f"{record.name} is critical and not restarted", error)',
+        ENDINGS,
+        "        if record.critical:\n"
+        '            supervision.give_up(f"{record.name} is critical and not restarted", error)',
+        "        if True:\n"
+        '            supervision.give_up(f"{record.name} is critical and not restarted", error)',
         LIMITS,
     ),
     Bug(
         "a critical breaker that gives up does not escalate",
-        SUPERVISION,
-        "            if record.critical:\n"
-        '                self._give_up(f"{record.name} is critical, and its breaker',
-        "            if False:\n"
-        '                self._give_up(f"{record.name} is critical, and its breaker',
+        ENDINGS,
+        "        if record.critical:\n"
+        '            supervision.give_up(f"{record.name} is critical, and its breaker',
+        "        if False:\n"
+        '            supervision.give_up(f"{record.name} is critical, and its breaker',
         BREAKERS,
     ),
     Bug(
         "who gives up does not raise",
         SUPERVISION,
-        "self._outcome.raise_what_failed()",
+        "self.outcome.raise_what_failed()",
         "pass",
         LIMITS,
     ),
     Bug(
         "a failure at the stop is not raised",
-        SUPERVISION,
-        "                self._outcome.failed_at_stop(failure, error)",
-        "                pass",
+        ENDINGS,
+        "            supervision.outcome.failed_at_stop(failure, error)",
+        "            pass",
         LIMITS,
     ),
     Bug(
@@ -269,16 +270,16 @@ BUGS = [
     ),
     Bug(
         "a failed first start is tried again although it should not",
-        SUPERVISION,
+        ENDINGS,
         'record.restart == "never" or not (record.child.retry_start or record.readied)',
         'record.restart == "never"',
         LIMITS,
     ),
     Bug(
         "a dependent starts although what it comes after is down",
-        SUPERVISION,
-        "        record.enter(State.BACKING_OFF)\n        record.close_way()\n",
-        "        record.enter(State.BACKING_OFF)\n",
+        ENDINGS,
+        "    record.enter(State.BACKING_OFF)\n    record.close_way()\n",
+        "    record.enter(State.BACKING_OFF)\n",
         LIMITS,
     ),
     Bug(
@@ -298,7 +299,7 @@ BUGS = [
     Bug(
         "a stop by an operator lets those that come after start",
         SUPERVISION,
-        "        elif record.then is Then.STAY:\n            self._arrive(record)",
+        "        elif record.then is Then.STAY:\n            self.arrive(record)",
         "        elif record.then is Then.STAY:\n            self._pass(record)",
         OPERATOR,
     ),

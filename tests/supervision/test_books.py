@@ -130,14 +130,14 @@ def audit(books: Supervision) -> None:
     # and is done with its stop when none runs: each is counted, and none of them twice.
     assert books.wanted == sum(not record.retired for record in records.values())
     assert books._unarrived == sum(not record.arrived for record in records.values())
-    assert books._running == sum(record.runs for record in records.values())
+    assert books.running == sum(record.runs for record in records.values())
     assert books.deadlines._due == sum(record.due < math.inf for record in records.values())
 
 
 def check_closed(books: Supervision) -> None:
     """What is true of the books of a supervisor that has ended."""
     audit(books)
-    assert (books.wanted, books._running, books.deadlines._due) == (0, 0, 0)
+    assert (books.wanted, books.running, books.deadlines._due) == (0, 0, 0)
     for record in books.records.values():
         assert record.state.ended, record
         assert (record.busy, record.released) == (False, True), record

@@ -3,7 +3,7 @@
 Theory. Each run of a child is a task of its own, and nothing but such runs takes tasks: a child
 that waits, or is to be started again later, is only a record. All decisions are synchronous code
 between two checkpoints, made when something happens to a child: it becomes ready (`became_ready`),
-its run ends (`_after_run`), or the deadline of its state has come (`reach`). So there are no locks,
+its run ends (`after_run`), or the deadline of its state has come (`reach`). So there are no locks,
 and nothing waits that need not.
 
 A child may start when nothing keeps it: its dependencies have passed, and the gates that hold it
@@ -24,21 +24,20 @@ from ..errors import StopOverdue
 from ..lifecycle import (
     Lifetime,
     State,
-    asks_for_exit,
     enter_service,
     events,
     graceful,
     set_aside_cancellations,
-    summarize,
 )
 from ..resilience import BreakerState, Circuit
 from ..services import Service, start
 from ._collection import collection_paused, next_steps
 from ._deadlines import Deadlines
+from ._endings import after_run
 from ._outcome import Outcome
 from ._record import Readiness, Record, Then
 from ._stack import stack_of
-from ._together import Gate, take_down
+from ._together import Gate
 
 if TYPE_CHECKING:
     from ._child import Child
@@ -56,10 +55,13 @@ class Supervision:
             strategy restarts the two together.
 
     Attributes:
-        deadlines: those of the children in their present states.
-        wanted: how many children something is still expected of; attendants do not count.
         records: its children by name, in the order in which they were written down.
+        running: how many of them run.
+        wanted: how many something is still expected of; attendants do not count.
+        deadlines: those of the children in their present states.
+        window: their restarts, as far as `max_restarts` limits them.
         stopping: whether it stops its children, or has stopped them.
+        outcome: what there will be to raise.
     """
 
     def __init__(
@@ -72,14 +74,15 @@ class Supervision:
     ) -> None:
         self.spec = spec
         self.life = life
-        self.stopping = False
-        self.records: dict[str, Record] = {}
-        self._open_ended = open_ended
         self.attendants = attendants
-        self._task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+        self.records: dict[str, Record] = {}
+        self.running = 0
         self.deadlines = Deadlines(self.reach)
-        self._window = spec.max_restarts.window()
-        self._outcome = Outcome(life.name)
+        self.window = spec.max_restarts.window()
+        self.stopping = False
+        self.outcome = Outcome(life.name)
+        self._open_ended = open_ended
+        self._task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
         self._cancelled = False
         with collection_paused(len(spec.children)):
             for child in spec.children:
@@ -87,9 +90,8 @@ class Supervision:
         for name, after in spec.graph.items():
             if after:
                 self.records[name].depend_on([self.records[other] for other in after])
-        self._running = 0
         self._unarrived = len(self.records)
-        self.wanted = self._unarrived - len(attendants)  # that something is expected of
+        self.wanted = len(self.records) - len(attendants)
         life.children = self.records
 
     def make_record(self, child: Child) -> Record:
@@ -125,7 +127,7 @@ class Supervision:
                         self._begin_stop()
         finally:
             # Also when it was cancelled: what failed is not lost.
-            self._outcome.raise_what_failed()
+            self.outcome.raise_what_failed()
 
     # -- one run of a child ------------------------------------------------------------
 
@@ -136,7 +138,7 @@ class Supervision:
         if self.stopping or self.life.stop_requested:
             return
         record.begin()
-        self._running += 1
+        self.running += 1
         record.enter(State.STARTING)
         record.publish(events.ServiceStarting, record.attempt)
         # In the supervisor's own context, and not in that of the task by which it may start now.
@@ -171,7 +173,7 @@ class Supervision:
             cancelled = None  # nothing around it is cancelled: the service had kept it
         if cancelled is not None:
             self._cancel()
-        self._after_run(record, error)
+        after_run(self, record, error)
         del error
         if cancelled is not None:
             raise cancelled
@@ -190,117 +192,6 @@ class Supervision:
         if record.runs and not record.stop_requested:  # who heard of it may have it stopped
             self._pass(record)
 
-    def _after_run(self, record: Record, error: BaseException | None) -> None:
-        """A run of a child has ended, by an error or without one: what follows?"""
-        ran = trio.current_time() - record.since if record.state is State.RUNNING else 0.0
-        record.was_ready_for(ran)
-        readiness, record.readiness, record.task = record.readiness, None, None
-        gates, record.awaited_by = record.awaited_by, None
-        self._running -= 1
-        if error is None and readiness is not None and not record.stop_requested:
-            error = readiness.error()
-        delay = None
-        if error is not None:
-            delay = self._after_failure(record, error)
-        elif not record.stop_requested:
-            delay = self._after_return(record, ran)
-        self.deadlines.clear(record)
-        if delay is None and not record.state.ended:
-            self._stopped(record)
-        self._release(record)
-        if delay is not None:
-            self._restart(record, delay)
-        else:
-            self.after_end(record)
-        for gate in gates or ():
-            self._count_down(gate)
-        if self.stopping and not self._running:
-            self._finish()
-
-    def _after_return(self, record: Record, ran: float) -> float | None:
-        """A child returned by itself: seconds until it is started again, or None."""
-        if circuit := record.circuit_in(BreakerState.HALF_OPEN):
-            self.close(record, circuit)  # a probe that ends in good order was healthy
-        record.publish(events.ServiceReturned, ran)
-        if record.stop_requested:  # by who heard of it
-            return None
-        if record.restart != "always" or self.stopping:
-            record.enter(State.DONE)
-            return None
-        delay = record.remember().after_return(trio.current_time(), self._window)
-        if delay is None:
-            self._restarted_too_often(record, None)
-        return delay
-
-    def _after_failure(self, record: Record, error: BaseException) -> float | None:
-        """A child failed: seconds until it is started again, or None."""
-        failure = record.failure = summarize(record.name, error)
-        if asks_for_exit(error):
-            record.enter(State.FAILED)
-            self._give_up(f"{record.name} raised {failure.type}", error)
-            return None
-        self._outcome.failures.append(failure)
-        record.publish(events.ServiceFailed, failure, error, record.stop_requested)
-        if record.stop_requested:  # perhaps by who heard of it
-            record.enter(State.FAILED)
-            if self.stopping:
-                self._outcome.failed_at_stop(failure, error)
-            return None
-        if record.restart == "never" or not (record.child.retry_start or record.readied):
-            self._fail_for_good(record)
-            if record.critical:
-                self._give_up(f"{record.name} is critical and not restarted", error)
-            return None
-        if self.stopping:  # it was not told yet, because others need it until they have stopped
-            self._fail_for_good(record)
-            return None
-        restarts = record.remember()
-        circuit = restarts.circuit
-        opened = circuit.opened if circuit is not None else 0
-        delay = restarts.after_failure(trio.current_time(), self._window)
-        if circuit is None:
-            if delay is None:
-                self._restarted_too_often(record, error)
-        elif delay is None:
-            self._fail_for_good(record)
-            record.publish(events.BreakerGaveUp, opened)
-            if record.critical:
-                self._give_up(f"{record.name} is critical, and its breaker gave up", error)
-        return delay
-
-    def _fail_for_good(self, record: Record) -> None:
-        record.enter(State.FAILED)
-        record.then = Then.END  # also if it was about to be stopped, for another start
-
-    def _restarted_too_often(self, record: Record, error: BaseException | None) -> None:
-        self._fail_for_good(record)
-        limit = self.spec.max_restarts
-        self._give_up(f"more restarts than max_restarts allows ({limit})", error)
-
-    def _restart(self, record: Record, delay: float) -> None:
-        """Start a child again in `delay` seconds, with those that its strategy says."""
-        record.enter(State.BACKING_OFF)
-        record.close_way()
-        if delay:
-            self.deadlines.set(record, record.since + delay)
-        if self.spec.strategy != "one_for_one" and record.child.name not in self.attendants:
-            take_down(self, record)
-        if circuit := record.circuit_in(BreakerState.OPEN):
-            record.publish(events.BreakerOpened, circuit.opened, delay)
-            if not record.critical:
-                self._arrive(record)  # the rest does without it
-        record.publish(events.ServiceRestarting, delay, record.attempt)
-        if not delay and record.due == math.inf:  # who heard of it may have tripped its breaker
-            self.reach(record)
-
-    def _stopped(self, record: Record) -> None:
-        """A child has ended because it was told to."""
-        if record.state is not State.STOPPING:  # by itself
-            record.enter(State.STOPPING)
-            record.publish(events.ServiceStopping, 0.0)
-        took = record.enter(State.STOPPED)
-        record.publish(events.ServiceStopped, took)
-
     def after_end(self, record: Record) -> None:
         """A child does not run, and will not by itself."""
         if self.stopping or record.then is Then.END:
@@ -310,7 +201,7 @@ class Supervision:
         elif record.then is Then.AGAIN:
             self.wait_again(record)
         elif record.then is Then.STAY:
-            self._arrive(record)
+            self.arrive(record)
         else:
             self._forget(record)
 
@@ -379,9 +270,9 @@ class Supervision:
         """Open the way for those that come after a child."""
         for dependent in record.open_way():
             self.start_if_free(dependent)
-        self._arrive(record)
+        self.arrive(record)
 
-    def _arrive(self, record: Record) -> None:
+    def arrive(self, record: Record) -> None:
         """The supervisor's own readiness need not wait for a child any more."""
         if not record.arrived:
             record.arrived = True
@@ -393,13 +284,13 @@ class Supervision:
         """A child that was to be waited for by those that restart with it need not be."""
         gate, record.opens = record.opens, None
         if gate is not None:
-            self._count_down(gate)
+            self.count_down(gate)
 
-    def _count_down(self, gate: Gate) -> None:
+    def count_down(self, gate: Gate) -> None:
         for record in gate.count_down():
             self.start_if_free(record)
 
-    def _release(self, record: Record) -> None:
+    def release(self, record: Record) -> None:
         """Those that a child comes after need not stay for its sake."""
         for dependency in record.release():
             if dependency.to_stop:
@@ -411,7 +302,7 @@ class Supervision:
         """Stop the children when told to; cancel them when cancelled."""
         try:
             await self.life.wait_stop_requested()
-            with collection_paused(self._running) as paused:
+            with collection_paused(self.running) as paused:
                 self._begin_stop()
                 if paused:
                     await next_steps()
@@ -419,10 +310,10 @@ class Supervision:
         finally:
             self._cancel()
 
-    def _give_up(self, reason: str, cause: BaseException | None) -> None:
+    def give_up(self, reason: str, cause: BaseException | None) -> None:
         """Stop all children, and fail then."""
-        if self._outcome.give_up(reason, cause):
-            failures = tuple(self._outcome.failures)
+        if self.outcome.give_up(reason, cause):
+            failures = tuple(self.outcome.failures)
             self.life.publish(events.SupervisorGaveUp, reason, failures)
         self._begin_stop()
 
@@ -444,10 +335,10 @@ class Supervision:
         for record in running:
             if not record.busy_dependents:
                 self.tell_to_stop(record)
-        if not self._running:
-            self._finish()
+        if not self.running:
+            self.finish()
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         """Nobody is left: end what attends to the children."""
         self.deadlines.end()
         self._nursery.cancel_scope.cancel()
@@ -492,11 +383,11 @@ class Supervision:
         Of a supervisor, those below it that are at fault are published by itself.
         """
         record.overdue = True
-        self._release(record)
+        self.release(record)
         if any(not below.state.ended for below in record.children.values()):
             return
         overdue = max(trio.current_time() - record.deadline, self.spec.overdue_after)
         stack = stack_of(record.task) if record.task is not None else ""
         if self.stopping:
-            self._outcome.overdue(StopOverdue(record.name, overdue, stack))
+            self.outcome.overdue(StopOverdue(record.name, overdue, stack))
         record.publish(events.ServiceOverdue, overdue, stack)

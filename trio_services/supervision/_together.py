@@ -55,6 +55,8 @@ class Gate:
 
 def take_down(supervision: Supervision, cause: Record) -> None:
     """Stop those that are restarted together with a child, and hold them until it is due."""
+    if supervision.spec.strategy == "one_for_one" or cause.child.name in supervision.attendants:
+        return
     others = _restarted_with(supervision, cause)
     running = [other for other in others if other.runs]
     cause.opens = gate = Gate([cause, *others], pending=1 + len(running))
