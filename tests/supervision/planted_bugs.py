@@ -18,7 +18,7 @@ from pathlib import Path
 
 import attrs
 
-EXAMPLES = 1000
+EXAMPLES = 2000
 PROFILE = f"""
 from hypothesis import HealthCheck, Phase, settings
 
@@ -315,7 +315,7 @@ BUGS = [
         SUPERVISION,
         "            if was_ready:\n",
         "            if False:\n",
-        ALL,
+        OPERATOR,
     ),
     Bug(
         "a restart of one that waits is remembered",

@@ -178,7 +178,10 @@ class Lifetime:
         await self._changed.wait()
 
     def renew(self) -> None:
-        """Begin another run, of which nothing is known yet."""
+        """Begin a run, of which nothing is known yet."""
+        self.attempt += 1
+        if self.attempt == 1:
+            return  # all is new already
         self.scope = trio.CancelScope()
         self.check = None
         self.stop_requested = False

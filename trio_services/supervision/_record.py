@@ -177,11 +177,9 @@ class Record(Lifetime):
                 dependency.dependents.remove(self)
 
     def begin(self) -> None:
-        """Another run begins."""
-        if self.attempt:
-            self.renew()
+        """A run begins."""
+        self.renew()
         self.then, self.to_stop, self.overdue = Then.END, False, False
-        self.attempt += 1
         self.released = False
         self._occupy()
 
@@ -251,7 +249,7 @@ class Readiness:
         self._record = record
         self._supervision = supervision
         self._ready = False
-        self.timed_out = False
+        self.timed_out: bool = False
 
     def __bool__(self) -> bool:
         return self._ready

@@ -29,7 +29,7 @@ from ..lifecycle import (
     graceful,
     set_aside_cancellations,
 )
-from ..resilience import BreakerState, Circuit
+from ..resilience import BreakerState, Circuit, Window
 from ..services import Service, start
 from ._collection import collection_paused, next_steps
 from ._deadlines import Deadlines
@@ -72,15 +72,15 @@ class Supervision:
         open_ended: bool = False,
         attendants: Collection[str] = (),
     ) -> None:
-        self.spec = spec
-        self.life = life
-        self.attendants = attendants
+        self.spec: Supervisor = spec
+        self.life: Lifetime = life
+        self.attendants: Collection[str] = attendants
         self.records: dict[str, Record] = {}
-        self.running = 0
-        self.deadlines = Deadlines(self.reach)
-        self.window = spec.max_restarts.window()
-        self.stopping = False
-        self.outcome = Outcome(life.name)
+        self.running: int = 0
+        self.deadlines: Deadlines = Deadlines(self.reach)
+        self.window: Window = spec.max_restarts.window()
+        self.stopping: bool = False
+        self.outcome: Outcome = Outcome(life.name)
         self._open_ended = open_ended
         self._task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
         self._cancelled = False
@@ -91,7 +91,7 @@ class Supervision:
             if after:
                 self.records[name].depend_on([self.records[other] for other in after])
         self._unarrived = len(self.records)
-        self.wanted = len(self.records) - len(attendants)
+        self.wanted: int = len(self.records) - len(attendants)
         life.children = self.records
 
     def make_record(self, child: Child) -> Record:

@@ -27,8 +27,8 @@ class Gate:
     __slots__ = ("members", "pending")
 
     def __init__(self, members: Sequence[Record], pending: int) -> None:
-        self.members = members
-        self.pending = pending
+        self.members: Sequence[Record] = members
+        self.pending: int = pending
         for record in members:
             if record.held_by is None:
                 record.held_by = []

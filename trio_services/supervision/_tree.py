@@ -115,7 +115,7 @@ class Tree(Control):
             self._settle()
             await trio.lowlevel.checkpoint()
             return
-        life.attempt = 1
+        life.renew()
         life.enter(State.STARTING)
         life.publish(events.ServiceStarting, life.attempt)
         try:
