@@ -48,6 +48,18 @@ async def test_shielded_service_is_named_with_its_stack(autojump_clock: MockCloc
     assert trio.current_time() == 20
 
 
+async def test_cancellation_does_not_put_off_the_naming(autojump_clock: MockClock) -> None:
+    story = Story()
+
+    with pytest.raises(StopOverdue):
+        async with story.open(
+            Supervisor("app", [Child(shielded(20), stop_within=5)]), stop_within=5.5
+        ):
+            pass
+
+    assert story.times(events.ServiceOverdue, "app/sleeper") == [6]
+
+
 async def test_swallower_is_named_until_it_gives_in(autojump_clock: MockClock) -> None:
     story = Story()
 

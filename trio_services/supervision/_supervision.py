@@ -374,8 +374,9 @@ class Supervision:
             if record.runs:
                 self.tell_to_stop(record)
                 record.cancel()
-                if not record.overdue:
-                    self.deadlines.set(record, trio.current_time() + self.spec.overdue_after)
+                when = trio.current_time() + self.spec.overdue_after
+                if when < record.due and not record.overdue:
+                    self.deadlines.set(record, when)
 
     def _report_overdue(self, record: Record) -> None:
         """Publish a child that ignores its cancellation, and go on without it.
