@@ -18,7 +18,8 @@ def collection_paused(count: int) -> Generator[bool, None, None]:
 
     While many children are made, start or end at once, next to nothing of what is made can be
     garbage, but each collection looks at all of it: that costs a third of the time. It is a matter
-    of milliseconds, and reference counting goes on meanwhile.
+    of milliseconds, and reference counting goes on meanwhile. What was made counts as old at once,
+    or the first collection after the pause would look at all of it after all.
 
     Args:
         count: how many children are made, start or end.
@@ -30,6 +31,9 @@ def collection_paused(count: int) -> Generator[bool, None, None]:
     try:
         yield True
     finally:
+        if not gc.get_freeze_count():  # what the program itself has frozen stays so
+            gc.freeze()
+            gc.unfreeze()  # into the oldest generation
         gc.enable()
 
 
