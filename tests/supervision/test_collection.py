@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
 from trio_services import Child, Supervisor, open_supervisor
 
@@ -33,6 +34,7 @@ async def test_collector_rests_while_many_children_start(collections: list[int])
     collections.clear()
 
     async with open_supervisor(MANY):
+        await trio.testing.wait_all_tasks_blocked()
         assert len(collections) < 6  # without the rest it is about 18
         assert gc.isenabled()
 

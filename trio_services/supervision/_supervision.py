@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -142,10 +143,9 @@ class Supervision:
         record.enter(State.STARTING)
         record.publish(events.ServiceStarting, record.attempt)
         # In the supervisor's own context, and not in that of the task by which it may start now.
-        self._context.run(self._spawn, record)
-
-    def _spawn(self, record: Record) -> None:
-        self._nursery.start_soon(self._run_child, record, name=record.name)
+        self._context.run(
+            partial(self._nursery.start_soon, self._run_child, record, name=record.name)
+        )
 
     async def _run_child(self, record: Record) -> None:
         record.task = trio.lowlevel.current_task()
