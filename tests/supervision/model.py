@@ -120,6 +120,7 @@ class Life:
     policy: Child
     script: Sequence[Play]
     circuit: Circuit | None
+    after: frozenset[str]  # also those that it comes after because one between them has gone
     phase: Phase = "waiting"
     clocks: dict[str, float] = attrs.field(factory=dict[str, float])
     attempt: int = 0
@@ -181,6 +182,7 @@ class Model:
         self._groups: list[Group] = []
         self._restarts: list[float] = []
         self._asked: list[tuple[Command, Life]] = []
+        self._unwanted: list[Life] = []
         self._deadline = math.inf
         self._ready = self._stopping = self._requested = self._over = False
 
@@ -227,6 +229,11 @@ class Model:
                 free = all(self._lives[name].passed for name in self._after(life))
                 if life.phase == "waiting" and free and life not in held and not self._stopping:
                     self._start(life)
+            if self._unwanted:  # whose end has let others start before
+                for life in self._unwanted:
+                    life.then = "leave"
+                self._unwanted.clear()
+                before = -1
         if not self._ready and not self._stopping and all(one.arrived for one in self._first):
             self._ready = True
             self._publish("", "Ready")
@@ -240,19 +247,18 @@ class Model:
 
     def _forget(self, life: Life) -> None:
         """Strike one off the books; those after it come after what it came after itself."""
-        name, own = life.policy.name, life.policy.after
+        name = life.policy.name
         del self._lives[name]
         for other in self._lives.values():
-            if name in (after := other.policy.after):
-                kept = [one for one in after if one != name]
-                other.policy = attrs.evolve(other.policy, after=[*kept, *own])
+            if name in other.after:
+                other.after = other.after - {name} | life.after
 
     def _after(self, life: Life) -> set[str]:
         """The names of those that it comes after."""
         names = list(self._lives)
         at = names.index(life.policy.name)
         before = names[at - 1 : at] if at and self.spec.strategy == "rest_for_one" else []
-        return {*life.policy.after, *before}
+        return {*life.after, *before}
 
     def _dependents(self, life: Life) -> list[Life]:
         """Those that come after it, and those that come after these."""
@@ -567,7 +573,7 @@ class Model:
             stop_within=spec.stop_within if child.stop_within is None else child.stop_within,
         )
         circuit = Circuit(breaker) if breaker else None
-        return Life(policy, self.scripts[child.name], circuit)
+        return Life(policy, self.scripts[child.name], circuit, frozenset(child.after))
 
     def _publish(self, name: str, *what: object) -> None:
         path = f"{self.spec.name}/{name}" if name else self.spec.name
@@ -592,4 +598,4 @@ class Model:
                 self.answers[command] = (self.now, error)
                 self._asked.remove((command, asked))
                 if command.method == "start" and error:
-                    life.then = "leave"
+                    self._unwanted.append(life)
