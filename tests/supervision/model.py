@@ -153,10 +153,11 @@ class Group:
     cause: Life
     members: list[Life]
     running: list[Life]
+    due: bool = False  # whether the cause was, once
 
-    @property
     def holds(self) -> bool:
-        return self.cause.phase == "backing_off" or bool(self.running)
+        self.due |= self.cause.phase != "backing_off"
+        return bool(self.running) or not self.due
 
 
 class Model:
@@ -221,7 +222,7 @@ class Model:
             for life in [] if self._stopping else list(self._lives.values()):
                 if life.then == "leave" and not life.runs:
                     self._forget(life)
-            self._groups = [group for group in self._groups if group.holds]
+            self._groups = [group for group in self._groups if group.holds()]
             held = [one for group in self._groups for one in (group.cause, *group.members)]
             for life in self._lives.values():
                 if life.told and not any(other.runs for other in self._dependents(life)):
