@@ -14,9 +14,8 @@ it have ended. What is published is true already when it is told.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextvars import copy_context
-from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -143,9 +142,8 @@ class Supervision:
         record.enter(State.STARTING)
         record.publish(events.ServiceStarting, record.attempt)
         # In the supervisor's own context, and not in that of the task by which it may start now.
-        self._context.run(
-            partial(self._nursery.start_soon, self._run_child, record, name=record.name)
-        )
+        start_soon: Callable[..., None] = self._nursery.start_soon  # too generic to pass on typed
+        self._context.run(start_soon, self._run_child, record, name=record.name)
 
     async def _run_child(self, record: Record) -> None:
         record.task = trio.lowlevel.current_task()
