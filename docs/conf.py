@@ -35,7 +35,8 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 # What readers know by one name is shown by it, and not spelt out.
 autodoc_type_aliases = {
-    name: name for name in ("AnyService", "Companion", "Handler", "OnDead", "Restart", "Transient")
+    name: name
+    for name in ("AnyService", "Companion", "Handler", "Missed", "OnDead", "Restart", "Transient")
 }
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
@@ -48,5 +49,5 @@ nitpick_ignore_regex = [
     (r"py:obj", r".*"),
     (r"py:.*", r"(trio|collections|datetime|contextlib|contextvars|os|types|typing)\..*"),
     (r"py:class", r"(.*\.)?[TP]"),
-    (r"py:class", r"Transient|Handler|OnDead|Restart|Listener|optional"),
+    (r"py:class", r"Transient|Handler|Missed|OnDead|Restart|Listener|optional"),
 ]

@@ -19,8 +19,9 @@ NAMES = {
     "Backoff", "Breaker", "Child", "ConfigError", "Discard", "Health", "Host", "HostSettings",
     "Limit", "PlanError", "QueueClosed", "QueueFull", "RestartLimitExceeded", "Retry", "Schedule",
     "Service", "ServicesError", "StartFailed", "StartTimeout", "StopFailed", "StopOverdue",
-    "Supervisor", "Tick", "TimedOut", "UnknownService", "WorkQueue", "Workers", "current_service",
-    "events", "every", "graceful", "open_host", "open_supervisor", "run", "serve", "service",
+    "Supervisor", "Tick", "TimedOut", "UnknownService", "WorkQueue", "Workers", "at",
+    "current_service", "events", "every", "graceful", "open_host", "open_supervisor", "run",
+    "serve", "service",
 }  # fmt: skip
 
 

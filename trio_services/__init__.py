@@ -52,7 +52,7 @@ if TYPE_CHECKING:
         Supervisor as Supervisor,
         open_supervisor as open_supervisor,
     )
-    from .timers import Tick as Tick, every as every
+    from .timers import Tick as Tick, at as at, every as every
 
 __all__ = [
     "Backoff",
@@ -83,6 +83,7 @@ __all__ = [
     "WorkQueue",
     "Workers",
     "__version__",
+    "at",
     "current_service",
     "events",
     "every",
@@ -115,7 +116,7 @@ _ROOMS = {
     "resilience": ("Backoff", "Breaker", "Retry"),
     "services": ("Service", "service"),
     "supervision": ("Child", "Limit", "Supervisor", "open_supervisor"),
-    "timers": ("Tick", "every"),
+    "timers": ("Tick", "at", "every"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

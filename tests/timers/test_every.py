@@ -12,7 +12,7 @@ from trio.testing import MockClock, assert_checkpoints
 
 from trio_services.lifecycle import current_service, graceful
 from trio_services.supervision import Supervisor, open_supervisor
-from trio_services.timers import Tick, every
+from trio_services.timers import Missed, Tick, every
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,6 +114,63 @@ async def test_work_that_ends_on_a_beat_gets_that_one_and_not_also_the_one_befor
     assert numbers == list(range(0, 82, 3))
 
 
+async def test_all_missed_ticks_come_one_after_the_other_where_that_is_wanted(
+    autojump_clock: MockClock,
+) -> None:
+    seen = await beats(every(10, missed="all"), 6, lambda tick: 34 if tick.number == 0 else 0)
+    assert seen == [
+        (0, Tick(0, 0, 0)),
+        (34, Tick(1, 10, 24)),
+        (34, Tick(2, 20, 14)),
+        (34, Tick(3, 30, 4)),
+        (40, Tick(4, 40, 0)),
+        (50, Tick(5, 50, 0)),
+    ]
+
+
+async def test_no_missed_tick_comes_where_they_are_skipped(autojump_clock: MockClock) -> None:
+    seen = await beats(every(10, missed="skip"), 4, lambda tick: 34 if tick.number == 0 else 9)
+    assert seen == [
+        (0, Tick(0, 0, 0)),
+        (40, Tick(4, 40, 0)),
+        (50, Tick(5, 50, 0)),
+        (60, Tick(6, 60, 0)),
+    ]
+
+
+@pytest.mark.parametrize("period", [0.1, 0.3, 0.7, 1.1])
+@pytest.mark.parametrize("missed", ["once", "skip"])
+async def test_beat_on_which_work_ends_is_not_missed(
+    period: float, missed: Missed, autojump_clock: MockClock
+) -> None:
+    await trio.sleep(1e6 / 3)  # so that sums are not exact
+    numbers: list[int] = []
+    async for tick in every(period, missed=missed):
+        numbers.append(tick.number)
+        if tick.number > 300:
+            break
+        await trio.sleep(3 * period - tick.late)
+    assert numbers == list(range(0, 304, 3))
+
+
+@pytest.mark.parametrize("missed", ["once", "all", "skip"])
+async def test_no_beat_of_a_week_is_lost_or_early_whatever_becomes_of_missed_ones(
+    missed: Missed, autojump_clock: MockClock
+) -> None:
+    seen = await beats(every(60.1, missed=missed), 7 * 24 * 60, lambda tick: 59)
+    assert [tick.number for _, tick in seen] == list(range(7 * 24 * 60))
+    assert all(when == pytest.approx(60.1 * n, abs=1e-6) for n, (when, _) in enumerate(seen))
+    assert all(when >= tick.scheduled for when, tick in seen)
+
+
+async def test_ten_minutes_of_a_hundred_milliseconds_do_not_drift(
+    autojump_clock: MockClock,
+) -> None:
+    seen = await beats(every(0.1), 6001, lambda tick: 0.099)
+    assert seen[-1][0] == pytest.approx(600, abs=1e-9)
+    assert seen[-1][1].number == 6000
+
+
 quarters = st.integers(0, 40).map(lambda n: n / 4)
 
 
@@ -141,6 +198,34 @@ def test_every_tick_is_the_newest_that_is_due(
         if when > asked:
             following = max(earlier.number + 1, math.ceil((asked - start) / period))
             assert tick.number == following
+
+
+@given(
+    st.lists(quarters, min_size=1, max_size=20),
+    st.sampled_from([0.25, 1.0, 2.5]),
+    quarters,
+    st.sampled_from(["all", "skip"]),
+)
+def test_every_beat_comes_or_only_those_that_nobody_is_late_for(
+    durations: list[float], period: float, start: float, missed: Missed
+) -> None:
+    async def main() -> list[tuple[float, Tick]]:
+        left = iter(durations)
+        timer = every(period, start=start, missed=missed)
+        return await beats(timer, len(durations) + 1, lambda tick: next(left))
+
+    seen = trio.run(main, clock=MockClock(autojump_threshold=0))
+
+    for ((before, earlier), (when, tick)), took in zip(pairwise(seen), durations, strict=True):
+        asked = before + took
+        assert tick.scheduled == start + tick.number * period
+        assert tick.late == when - tick.scheduled
+        assert when == max(asked, tick.scheduled)
+        if missed == "all":
+            assert tick.number == earlier.number + 1
+        else:
+            assert tick.late == 0
+            assert tick.number == max(earlier.number + 1, math.ceil((asked - start) / period))
 
 
 # -- jitter -----------------------------------------------------------------------------
@@ -259,6 +344,22 @@ async def test_body_outside_of_a_region_is_cancelled_by_a_stop(autojump_clock: M
     assert trio.current_time() == 6
 
 
+async def test_stop_that_the_body_asks_for_outside_of_a_region_ends_the_loop(
+    autojump_clock: MockClock,
+) -> None:
+    told: list[str] = []
+
+    async def service() -> None:
+        async for tick in every(5):
+            told.append(f"tick {tick.number}")
+            current_service().request_stop(10)
+        told.append("ended")
+
+    async with open_supervisor(Supervisor("app", [service])):
+        await trio.sleep(20)
+    assert told == ["tick 0", "ended"]
+
+
 async def test_stop_of_another_service_does_not_end_the_loop(autojump_clock: MockClock) -> None:
     told: list[float] = []
 
@@ -317,6 +418,11 @@ def test_start_must_not_be_in_the_past_and_finite(start: float) -> None:
 def test_jitter_must_be_less_than_the_period(jitter: float) -> None:
     with pytest.raises(ValueError, match="jitter"):
         every(5, jitter=jitter)
+
+
+def test_what_becomes_of_missed_ticks_must_be_known() -> None:
+    with pytest.raises(ValueError, match="missed must be 'once', 'all' or 'skip', not 'never'"):
+        every(5, missed="never")  # type: ignore[arg-type]
 
 
 def test_tick_cannot_be_changed() -> None:

@@ -6,25 +6,13 @@ import math
 import random
 from typing import Self
 
-import attrs
 import trio
 
 from ..lifecycle import Lifetime, surrounding_service
+from ._tick import Missed, Tick, check_missed, wait_until
 
-
-@attrs.frozen
-class Tick:
-    """One beat of a timer.
-
-    Args:
-        number: the place on the grid, from 0; where beats were missed there is a gap.
-        scheduled: when it was due, in seconds on Trio's clock.
-        late: seconds between that and its delivery; ≥ 0.
-    """
-
-    number: int
-    scheduled: float
-    late: float
+# The share of a period by which two sums of floats may differ that should be the same time.
+_HAIR = 1e-6
 
 
 class every:  # noqa: N801 -- reads as an adverb: `async for tick in every(5.0):`
@@ -35,29 +23,34 @@ class every:  # noqa: N801 -- reads as an adverb: `async for tick in every(5.0):
         async for tick in every(5.0):
             await poll()
 
-    Beats that pass while the loop's body runs are coalesced: the next tick comes at once if its
-    place on the grid has passed, and the one after is back on the grid. In a supervised service
-    the loop ends by itself when a stop is requested between two ticks.
+    In a supervised service the loop ends by itself when a stop is requested between two ticks.
 
     Args:
         period: seconds between beats; > 0.
         start: seconds from the first `async for` to the first tick; ≥ 0. Default: at once.
         jitter: each tick is delayed by up to this many seconds at random, without shifting the
             grid; 0 ≤ jitter < period.
+        missed: what becomes of beats that pass while the loop's body runs. ``"once"``: one tick
+            for all of them, at once, and the one after is back on the grid. ``"all"``: each comes,
+            one right after the other, until none is behind. ``"skip"``: none of them comes, only
+            the next on the grid.
 
     Cancellation: at any time between ticks; no tick is lost, since the grid is a matter of time.
     """
 
-    def __init__(self, period: float, *, start: float = 0.0, jitter: float = 0.0) -> None:
+    def __init__(
+        self, period: float, *, start: float = 0.0, jitter: float = 0.0, missed: Missed = "once"
+    ) -> None:
         if not 0 < period < math.inf:
             raise ValueError(f"a period must be more than 0 s and finite, not {period}")
         if not 0 <= start < math.inf:
             raise ValueError(f"start must be at least 0 s and finite, not {start}")
         if not 0 <= jitter < period:
             raise ValueError(f"jitter must be at least 0 s and less than the period, not {jitter}")
-        self.period = period
-        self.start = start
-        self.jitter = jitter
+        self.period: float = period
+        self.start: float = start
+        self.jitter: float = jitter
+        self.missed: Missed = check_missed(missed)
         self._origin = math.nan
         self._next = 0
         self._service: Lifetime | None = None
@@ -69,25 +62,17 @@ class every:  # noqa: N801 -- reads as an adverb: `async for tick in every(5.0):
         return self
 
     async def __anext__(self) -> Tick:
-        if self._service is not None and self._service.stop_requested:
-            raise StopAsyncIteration
-        now = trio.current_time()
-        # The newest beat that has passed, if the one that is due has: all between are coalesced.
-        number = max(self._next, math.floor((now - self._origin) / self.period))
-        if self._origin + (number + 1) * self.period <= now:
-            number += 1  # the division was rounded down from a whole number
+        number = max(self._next, self._first_wanted())
         scheduled = self._origin + number * self.period
         delay = random.uniform(0, self.jitter) if self.jitter else 0.0
-        if not await self._sleep_until(scheduled + delay):
+        if not await wait_until(scheduled + delay, self._service):
             raise StopAsyncIteration
         self._next = number + 1
         return Tick(number, scheduled, max(0.0, trio.current_time() - scheduled))
 
-    async def _sleep_until(self, when: float) -> bool:
-        """Whether the time came before a stop was requested; always a checkpoint."""
-        if self._service is None:
-            await trio.sleep_until(when)
-            return True
-        with trio.move_on_at(when):
-            await self._service.wait_stop_requested()
-        return not self._service.stop_requested
+    def _first_wanted(self) -> int:
+        """The first beat that is not to be left out for having passed."""
+        if self.missed == "all":
+            return 0
+        beats = (trio.current_time() - self._origin) / self.period
+        return math.floor(beats + _HAIR) if self.missed == "once" else math.ceil(beats - _HAIR)
