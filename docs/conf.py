@@ -48,6 +48,6 @@ nitpicky = True
 nitpick_ignore_regex = [
     (r"py:obj", r".*"),
     (r"py:.*", r"(trio|collections|datetime|contextlib|contextvars|os|types|typing)\..*"),
-    (r"py:class", r"(.*\.)?[TP]"),
+    (r"py:class", r"(.*\.)?[TUP]"),
     (r"py:class", r"Transient|Handler|Missed|OnDead|Restart|Listener|optional"),
 ]

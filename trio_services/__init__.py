@@ -12,6 +12,7 @@ from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .errors import (
+        BulkheadFull as BulkheadFull,
         ConfigError as ConfigError,
         PlanError as PlanError,
         QueueClosed as QueueClosed,
@@ -44,7 +45,12 @@ if TYPE_CHECKING:
         Workers as Workers,
         WorkQueue as WorkQueue,
     )
-    from .resilience import Backoff as Backoff, Breaker as Breaker, Retry as Retry
+    from .resilience import (
+        Backoff as Backoff,
+        Breaker as Breaker,
+        Rate as Rate,
+        Retry as Retry,
+    )
     from .services import Service as Service, service as service
     from .supervision import (
         Child as Child,
@@ -57,6 +63,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Backoff",
     "Breaker",
+    "BulkheadFull",
     "Child",
     "ConfigError",
     "Discard",
@@ -67,6 +74,7 @@ __all__ = [
     "PlanError",
     "QueueClosed",
     "QueueFull",
+    "Rate",
     "RestartLimitExceeded",
     "Retry",
     "Schedule",
@@ -97,6 +105,7 @@ __all__ = [
 
 _ROOMS = {
     "errors": (
+        "BulkheadFull",
         "ConfigError",
         "PlanError",
         "QueueClosed",
@@ -113,7 +122,7 @@ _ROOMS = {
     "host": ("Host", "HostSettings", "open_host", "run", "serve"),
     "lifecycle": ("Health", "current_service", "events", "graceful"),
     "queues": ("Discard", "Schedule", "WorkQueue", "Workers"),
-    "resilience": ("Backoff", "Breaker", "Retry"),
+    "resilience": ("Backoff", "Breaker", "Rate", "Retry"),
     "services": ("Service", "service"),
     "supervision": ("Child", "Limit", "Supervisor", "open_supervisor"),
     "timers": ("Tick", "at", "every"),

@@ -12,6 +12,7 @@
     ├── StopOverdue              a service ignored its cancellation, and ended long after it
     ├── UnknownService           there is no service with this path
     ├── TimedOut                 a piece of work took longer than its time-out
+    ├── BulkheadFull             so many are at work, and so many wait, that no more may
     ├── QueueFull                the queue has no room and does not wait for any
     └── QueueClosed              the queue accepts no more items
 
@@ -155,6 +156,18 @@ class TimedOut(ServicesError, TimeoutError):
 
     def __str__(self) -> str:
         return f"not done within its time-out of {self.seconds:g} s"
+
+
+class BulkheadFull(ServicesError):
+    """As many are at work as may be, and as many wait; try again later."""
+
+    def __init__(self, limit: int, waiting: int) -> None:
+        super().__init__(limit, waiting)
+        self.limit = limit
+        self.waiting = waiting
+
+    def __str__(self) -> str:
+        return f"no place: {self.limit} are at work and {self.waiting} wait, as many as may"
 
 
 class QueueFull(ServicesError):

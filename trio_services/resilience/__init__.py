@@ -7,6 +7,13 @@ from ._breaker import (
     BreakerState as BreakerState,
     Circuit as Circuit,
 )
-from ._limits import timeout as timeout
+from ._fallback import Fallback as Fallback
+from ._limits import (
+    Bulkhead as Bulkhead,
+    Compartment as Compartment,
+    RateLimiter as RateLimiter,
+    timeout as timeout,
+)
+from ._rate import Bucket as Bucket, Rate as Rate
 from ._retry import Retry as Retry, Transient as Transient
 from ._window import Window as Window

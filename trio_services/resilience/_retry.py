@@ -38,7 +38,7 @@ class Retry:
         self, attempt: int, error: Exception, draw: Callable[[], float] = random.random
     ) -> float | None:
         """Seconds to wait after a failed attempt (the first is 1), or None: do not try again."""
-        if attempt >= self.attempts or not self._transient(error):
+        if attempt >= self.attempts or not is_transient(error, self.on):
             return None
         return self.backoff.delay(attempt, draw)
 
@@ -61,6 +61,7 @@ class Retry:
             await trio.sleep(delay)
             attempt += 1
 
-    def _transient(self, error: Exception) -> bool:
-        on = self.on
-        return isinstance(error, on) if isinstance(on, (type, tuple)) else on(error)
+
+def is_transient(error: Exception, on: Transient) -> bool:
+    """Whether an error is one of those that may pass."""
+    return isinstance(error, on) if isinstance(on, (type, tuple)) else on(error)
