@@ -3,11 +3,13 @@ from __future__ import annotations
 import math
 import time
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import attrs
 import pytest
 import trio
+from hypothesis import given, settings, strategies as st
 from trio.testing import MockClock, assert_checkpoints
 
 from trio_services.lifecycle import graceful
@@ -257,6 +259,51 @@ async def test_clock_that_was_wrong_by_days_counts_from_what_it_is_set_to(
 ) -> None:
     seen = await ticks_while_set("once", 80 * 60, -48 * HOUR, 3.5 * HOUR)
     assert [when for when, _ in seen] == ["28 13:00", "26 14:00", "26 15:00"]
+
+
+minutes = st.integers(0, 90 * 60)
+steps = st.lists(st.tuples(minutes, st.integers(-3600, 3600)), max_size=3)
+
+
+@given(
+    st.sampled_from(["*/20 * * * *", "5 * * * *"]), steps, minutes, st.sampled_from(["once", "all"])
+)
+@settings(max_examples=50)
+def test_wherever_the_hands_are_moved_no_time_comes_twice_or_early_or_is_lost(
+    expression: str, steps: list[tuple[int, int]], work: int, missed: Missed
+) -> None:
+    cron = Cron(expression)
+
+    async def main() -> list[tuple[datetime, datetime]]:
+        wall = Wall()
+        seen: list[tuple[datetime, datetime]] = []
+
+        async def loop() -> None:
+            async for tick in at(expression, missed=missed):
+                assert tick.when is not None
+                seen.append((tick.when, datetime.fromtimestamp(wall.read(), UTC)))
+                await trio.sleep(work)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(loop)
+            for wait, step in steps:
+                await trio.sleep(wait)
+                wall.set(step)
+            await trio.sleep(8 * HOUR)
+            nursery.cancel_scope.cancel()
+        return seen
+
+    seen = trio.run(main, clock=MockClock(autojump_threshold=0))
+
+    assert len(seen) >= 2
+    for when, came in seen:
+        assert when <= came
+        if missed == "once":
+            assert cron.next(when) > came
+    for (earlier, _), (later, _) in pairwise(seen):
+        assert later > earlier
+        if missed == "all":
+            assert later == cron.next(earlier)
 
 
 # -- jitter -----------------------------------------------------------------------------
