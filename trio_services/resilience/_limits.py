@@ -81,8 +81,10 @@ class RateLimiter:
         Cancellation: one who is cancelled has taken none.
         """
         async with self._turn:
-            due = self._bucket.due(trio.current_time())
-            await trio.sleep_until(due)
+            now = trio.current_time()
+            due = self._bucket.due(now)
+            if due > now:
+                await trio.sleep_until(due)
             # When it was due and not now, or what tasks oversleep would add up.
             self._bucket.take(due)
 
