@@ -109,6 +109,7 @@ def service(function: Callable[P, Awaitable[object]]) -> Callable[P, ServiceCall
     return call
 
 
+@trio.lowlevel.disable_ki_protection  # what a factory does may take long
 def start(service: AnyService, task_status: trio.TaskStatus[None]) -> Awaitable[object]:
     """What to await for one run of a service, from a fresh instance where there is a factory.
 

@@ -275,6 +275,7 @@ class graceful:  # noqa: N801 -- reads as an adverb: `with graceful():`
         self._protected = False
         self._cancel_inside: Callable[[], object] | None = None
 
+    @trio.lowlevel.enable_ki_protection
     def __enter__(self) -> Self:
         self.scope.__enter__()
         self._lifetime = _current.get(None)
@@ -284,6 +285,7 @@ class graceful:  # noqa: N801 -- reads as an adverb: `with graceful():`
                 self.protect(self._lifetime.deadline)
         return self
 
+    @trio.lowlevel.enable_ki_protection
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
@@ -298,12 +300,14 @@ class graceful:  # noqa: N801 -- reads as an adverb: `with graceful():`
         self.scope.shield = False
         return bool(self.scope.__exit__(exc_type, exc, traceback))
 
+    @trio.lowlevel.enable_ki_protection
     def suspend(self) -> None:
         """From here on there is nothing in hand: a stop cancels at once, as it does outside."""
         self._busy = False
         if self._protected:
             self._protected = self.scope.shield = False
 
+    @trio.lowlevel.enable_ki_protection
     def resume(self) -> None:
         """From here on a unit of work is in hand again."""
         self._busy = True

@@ -53,6 +53,7 @@ class Control:
         """
         return await ask(self.life, within)
 
+    @trio.lowlevel.enable_ki_protection
     async def start(self, child: Child | AnyService, *, under: str = "") -> None:
         """Take on one more service; return when it is ready, or has done its work.
 
@@ -87,6 +88,7 @@ class Control:
             _end(supervision, record, Then.LEAVE)
             raise
 
+    @trio.lowlevel.enable_ki_protection
     async def stop(self, path: str) -> None:
         """Stop a service; return when it has ended. It stays down until it is restarted.
 
@@ -102,6 +104,7 @@ class Control:
         _end(supervision, record, Then.STAY)
         await _wait_run_ended(record)
 
+    @trio.lowlevel.enable_ki_protection
     async def restart(self, path: str) -> None:
         """Stop a service if it runs, and start it; return when it is ready.
 
@@ -124,6 +127,7 @@ class Control:
         _end(supervision, record, Then.AGAIN)
         await self._wait_ready(record, readied)
 
+    @trio.lowlevel.enable_ki_protection
     async def remove(self, path: str) -> None:
         """Stop a service, and forget it; return when it has ended.
 
@@ -144,6 +148,7 @@ class Control:
         _end(supervision, record, Then.LEAVE)
         await _wait_run_ended(record)
 
+    @trio.lowlevel.enable_ki_protection
     def trip(self, path: str) -> None:
         """Open the breaker of a service, as too many failures would; stop it if it runs.
 
@@ -167,6 +172,7 @@ class Control:
         if record.state is State.BACKING_OFF:
             supervision.deadlines.set(record, circuit.due)
 
+    @trio.lowlevel.enable_ki_protection
     def reset(self, path: str) -> None:
         """Close the breaker of a service; if that is what it waits for, it starts at once.
 

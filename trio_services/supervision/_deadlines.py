@@ -47,6 +47,7 @@ class Deadlines:
         """End the watch."""
         self._scope.cancel()
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Watch until the end.
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 
+import trio
+
 from ..errors import ServicesError, StartFailed, StartTimeout
 from ..lifecycle import Lifetime, State
 from ..resilience import BreakerState, Circuit
@@ -254,6 +256,7 @@ class Readiness:
     def __bool__(self) -> bool:
         return self._ready
 
+    @trio.lowlevel.enable_ki_protection
     def started(self, value: object = None) -> None:
         """Say that the service is ready; `value` is published, and not kept."""
         if self._record.readiness is not self or self.timed_out:

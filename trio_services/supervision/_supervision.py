@@ -9,12 +9,16 @@ and nothing waits that need not.
 A child may start when nothing keeps it: its dependencies have passed, and the gates that hold it
 are open that hold it together with others. A child is told to stop when all those that come after
 it have ended. What is published is true already when it is told.
+
+Where the program is embedded, Ctrl-C raises `KeyboardInterrupt` wherever it happens to be: in a
+service that is a request to exit, and here it would leave the books wrong. So all of this is
+protected from it, as Trio's own code is; the main task gets it instead, or a service that runs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from contextvars import copy_context
 from typing import TYPE_CHECKING
 
@@ -100,6 +104,7 @@ class Supervision:
             child.service.enlist(record, record.name)
         return record
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Run the children until all have ended for good, or until a stop.
 
@@ -113,21 +118,28 @@ class Supervision:
         try:
             # The children's stops are work that a stop of the supervisor has to let finish.
             with graceful():
-                async with trio.open_nursery() as self._nursery:
-                    self._nursery.start_soon(self._attend)
-                    self._nursery.start_soon(self.deadlines.run)
-                    with collection_paused(len(self.records)) as paused:
-                        for record in self.records.values():
-                            self.start_if_free(record)
-                        if paused:
-                            await next_steps()
-                    if not self.records:
-                        task_status.started()
-                    if not self.wanted and not self._open_ended:
-                        self._begin_stop()
+                async with trio.open_nursery() as around:
+                    around.start_soon(self.deadlines.run)
+                    try:
+                        await self._run_children()
+                    finally:
+                        self.deadlines.end()
         finally:
             # Also when it was cancelled: what failed is not lost.
             self.outcome.raise_what_failed()
+
+    async def _run_children(self) -> None:
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._attend)
+            with collection_paused(len(self.records)) as paused:
+                for record in self.records.values():
+                    self.start_if_free(record)
+                if paused:
+                    await next_steps()
+            if not self.records:
+                self._task_status.started()
+            if not self.wanted and not self._open_ended:
+                self._begin_stop()
 
     # -- one run of a child ------------------------------------------------------------
 
@@ -145,6 +157,7 @@ class Supervision:
         start_soon: Callable[..., None] = self._nursery.start_soon  # too generic to pass on typed
         self._context.run(start_soon, self._run_child, record, name=record.name)
 
+    @trio.lowlevel.enable_ki_protection
     async def _run_child(self, record: Record) -> None:
         record.task = trio.lowlevel.current_task()
         enter_service(record)
@@ -158,10 +171,10 @@ class Supervision:
                     running = start(record.child.service, record.readiness)
                     if not record.readiness:
                         self.deadlines.set(record, trio.current_time() + record.start_within)
-                    await running
-        except GeneratorExit:
-            raise
-        except BaseException as caught:  # noqa: BLE001, ASYNC103 -- decided below
+                    await _interruptible(running)
+        except BaseException as caught:  # noqa: ASYNC103 -- decided below
+            if not trio.lowlevel.in_trio_task():
+                raise  # the coroutine is thrown away, and nothing runs any more
             raised = caught
         cancelled, error = set_aside_cancellations(raised)
         # Out of the `except`, or the errors of those that it stops would be told as in this one's
@@ -296,6 +309,7 @@ class Supervision:
 
     # -- stopping ----------------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     async def _attend(self) -> None:
         """Stop the children when told to; cancel them when cancelled."""
         try:
@@ -338,7 +352,6 @@ class Supervision:
 
     def finish(self) -> None:
         """Nobody is left: end what attends to the children."""
-        self.deadlines.end()
         self._nursery.cancel_scope.cancel()
 
     def tell_to_stop(self, record: Record) -> None:
@@ -390,3 +403,9 @@ class Supervision:
         if self.stopping:
             self.outcome.overdue(StopOverdue(record.name, overdue, stack))
         record.publish(events.ServiceOverdue, overdue, stack)
+
+
+@trio.lowlevel.disable_ki_protection
+async def _interruptible(running: Awaitable[object]) -> None:
+    """Let a service be interrupted by Ctrl-C, which the supervisor around it is not."""
+    await running

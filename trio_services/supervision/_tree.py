@@ -60,6 +60,7 @@ class Tree(Control):
         """Whether all services became ready, and no stop was requested since."""
         return self.life.state is State.RUNNING and not self._supervision.stopping
 
+    @trio.lowlevel.enable_ki_protection
     def request_stop(self) -> None:
         """Stop all services in order; asking again changes nothing."""
         life = self.life
@@ -74,6 +75,7 @@ class Tree(Control):
             life.publish(events.ServiceStopping, within)
             life.request_stop(within)
 
+    @trio.lowlevel.enable_ki_protection
     def cancel(self) -> None:
         """Cancel all services at once, also where they are in graceful regions."""
         self.request_stop()
@@ -109,6 +111,7 @@ class Tree(Control):
                 error.__context__ = context  # and not the group
                 del error
 
+    @trio.lowlevel.enable_ki_protection
     async def _run(self) -> None:
         life = self.life
         if life.state.ended:
@@ -145,6 +148,7 @@ class Tree(Control):
         self._ended.set()
         self._watch.cancel()
 
+    @trio.lowlevel.enable_ki_protection
     async def _heed(self) -> None:
         """Make a stop of a cancellation from around the tree."""
         with self._watch:
