@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
     from trio.testing import MockClock
+
+    from trio_services.supervision import Restart
 
 
 @pytest.fixture(autouse=True)
@@ -417,6 +420,21 @@ async def test_companions_do_not_keep_an_application_that_has_ended(
     assert trio.current_time() == 4
 
 
+async def test_companion_that_is_not_ready_does_not_keep_an_application_without_services(
+    autojump_clock: MockClock,
+) -> None:
+    async def companion(*, task_status: trio.TaskStatus[None]) -> None:
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        host: Host = await nursery.start(
+            partial(serve, Supervisor("app", []), companions=[lambda _: Child(companion)])
+        )
+
+    assert host.was_ready
+    assert trio.current_time() == 0
+
+
 async def test_companion_may_stop_the_host(autojump_clock: MockClock) -> None:
     def companion(host: Host) -> Child:
         async def service() -> None:
@@ -508,3 +526,27 @@ async def test_host_tells_what_it_does_without_and_gives_its_tree(
         host.tree.reset("forecast")
         await trio.testing.wait_all_tasks_blocked()
         assert host.degraded() == []
+
+
+@pytest.mark.parametrize(
+    ("restart", "reason"),
+    [
+        ("on_failure", "app/reports/daily is backing off after OSError"),
+        ("never", "app/reports is down after RestartLimitExceeded"),
+    ],
+)
+async def test_noncritical_supervisor_that_is_not_well_is_told_as_what_it_does_without(
+    restart: Restart, reason: str, autojump_clock: MockClock
+) -> None:
+    async def daily() -> None:
+        await trio.sleep(1)
+        raise OSError("disk full")
+
+    reports = Supervisor("reports", [daily, idle], restart=restart, backoff=Backoff(10, jitter=0))
+    tree = Supervisor("app", [idle, Child(reports, critical=False, restart="never")])
+
+    async with open_host(tree) as host:
+        assert host.degraded() == []
+        await trio.sleep(2)
+        assert host.degraded() == [reason]
+        assert host.ready

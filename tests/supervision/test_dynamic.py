@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -1582,6 +1583,23 @@ async def test_dynamic_children_that_fail_for_good_leave_nothing_when_removed(
             await tree.remove("broken")
         assert task_count() == tasks
         assert names(tree) == ["idle"]
+
+
+async def test_endless_time_for_the_start_is_not_kept_when_it_is_over(
+    autojump_clock: MockClock,
+) -> None:
+    async def ready(*, task_status: trio.TaskStatus[None]) -> None:
+        await trio.sleep(1)
+        task_status.started()
+        await trio.sleep_forever()
+
+    async with open_supervisor(Supervisor("app", [idle])) as tree:
+        before = records()
+        for _ in range(100):
+            await tree.start(Child(ready, start_within=math.inf))
+            await tree.remove("ready")
+        await trio.sleep(100)
+        assert records() - before <= 1
 
 
 # -- no state is shared by accident ------------------------------------------------------

@@ -96,6 +96,22 @@ async def test_error_of_the_block_and_of_the_stop_both_come_out(autojump_clock: 
             raise Boom("mine")
 
 
+async def test_error_that_is_false_is_not_lost(autojump_clock: MockClock) -> None:
+    class NoErrors(Exception):
+        def __len__(self) -> int:
+            return 0
+
+    async def bad() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise Boom("cannot close")
+
+    with pytest.RaisesGroup(NoErrors, StopFailed):
+        async with open_supervisor(Supervisor("app", [bad])):
+            raise NoErrors
+
+
 async def test_exit_from_the_block_comes_out_as_itself(autojump_clock: MockClock) -> None:
     with pytest.raises(SystemExit):
         async with open_supervisor(Supervisor("app", [idle])):

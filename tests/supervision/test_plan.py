@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncGenerator
 from functools import partial
 from itertools import pairwise
 
@@ -114,6 +115,40 @@ def test_value_out_of_range_is_refused_by_name(parameter: str, value: object) ->
 def test_limit_out_of_range_is_refused(count: int, per: float) -> None:
     with pytest.raises(ValueError, match=r"count|per"):
         Limit(count, per)
+
+
+def test_async_generator_is_no_service() -> None:
+    async def numbers() -> AsyncGenerator[int]:
+        yield 1
+
+    with pytest.raises(PlanError, match=r"numbers.* is not a service: it yields"):
+        Child(numbers)  # type: ignore[arg-type]
+
+
+def test_number_is_no_policy() -> None:
+    with pytest.raises(TypeError, match="'backoff' must be"):
+        Child(idle, backoff=0)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="'breaker' must be"):
+        Child(idle, breaker=5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="'backoff' must be"):
+        Supervisor("app", [idle], backoff=0)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="'breaker' must be"):
+        Supervisor("app", [idle], breaker=5)  # type: ignore[arg-type]
+
+
+def test_number_is_no_limit() -> None:
+    with pytest.raises(TypeError, match="'max_restarts' must be"):
+        Supervisor("app", [idle], max_restarts=5)  # type: ignore[arg-type]
+
+
+def test_supervisor_comes_after_what_it_says_also_where_it_is_given_as_a_child() -> None:
+    inner = Supervisor("inner", [idle], after=["a"])
+
+    tree = Supervisor(
+        "app", [Child(idle, name="a"), Child(idle, name="b"), Child(inner, after=["b"])]
+    )
+
+    assert set(tree.graph["inner"]) == {"a", "b"}
 
 
 def test_plan_is_checked_when_it_is_written() -> None:

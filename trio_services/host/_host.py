@@ -11,7 +11,14 @@ import trio
 from ..errors import Failure
 from ..lifecycle import Bus, HealthStatus, Lifetime, State
 from ..services import AnyService
-from ..supervision import STOP_WITHIN, Child, Supervisor, Tree, check_budget
+from ..supervision import (
+    STOP_WITHIN,
+    Child,
+    ServiceStatistics,
+    Supervisor,
+    Tree,
+    check_budget,
+)
 from ..telemetry import EventLog
 
 Companion = Callable[["Host"], Child]
@@ -104,11 +111,7 @@ class Host:
         """What the application does without for now, a line for each service."""
         if self._tree is None:
             return []
-        return [
-            one.health.reason
-            for one in self._tree.statistics().walk()
-            if one.health.status is HealthStatus.DEGRADED and not one.children
-        ]
+        return list(_lacking(self._tree.statistics(), needed=True))
 
     def unended(self) -> list[Lifetime]:
         """The services that are still there."""
@@ -143,11 +146,28 @@ def _critical_leaves(life: Lifetime) -> Iterator[Lifetime]:
     """The services below that the application needs, and all of whose supervisors it needs."""
     if not life.critical:
         return
-    if life.children and life.state in (State.STARTING, State.RUNNING, State.STOPPING):
+    if life.children and life.state.runs:
         for child in life.children.values():
             yield from _critical_leaves(child)
     else:
         yield life
+
+
+def _lacking(one: ServiceStatistics, *, needed: bool) -> Iterator[str]:
+    """What is not well in a service, or below it, as far as the application does without it.
+
+    Args:
+        one: of the service.
+        needed: whether it needs all of the supervisors above it.
+    """
+    needed = needed and one.critical
+    if one.children and one.state.runs:
+        for child in one.children:
+            yield from _lacking(child, needed=needed)
+    elif one.health.status is HealthStatus.DEGRADED or (
+        one.health.status is HealthStatus.UNHEALTHY and not needed
+    ):
+        yield one.health.reason
 
 
 def _first_line(failure: Failure) -> str:

@@ -37,6 +37,11 @@ class State(StrEnum):
     """Failed, and not to be started again."""
 
     @property
+    def runs(self) -> bool:
+        """Whether it has a task."""
+        return self in _RUN
+
+    @property
     def ended(self) -> bool:
         """Whether it does not run, and will not by itself."""
         return self in _ENDED
@@ -55,4 +60,5 @@ TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
     }
 )
 
+_RUN = frozenset({State.STARTING, State.RUNNING, State.STOPPING})
 _ENDED = frozenset({State.STOPPED, State.DONE, State.FAILED})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from typing import Literal, cast
 
@@ -21,11 +22,15 @@ def names(after: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def _is_service(instance: object, attribute: object, value: AnyService) -> None:
-    if not isinstance(value, Service) and not callable(cast(object, value)):
+    if isinstance(value, Service):
+        return
+    if not callable(cast(object, value)):
         raise PlanError(
             f"{value!r} is not a service: give a Service, a @service value or an async function "
             "(the function itself, not its call)"
         )
+    if inspect.isasyncgenfunction(value):
+        raise PlanError(f"{value!r} is not a service: it yields, so nobody can await it")
 
 
 def is_name(instance: object, attribute: object, value: str) -> None:
@@ -71,8 +76,16 @@ class Child:
         kw_only=True,
         validator=validators.optional(validators.in_(("always", "on_failure", "never"))),
     )
-    backoff: Backoff | None = attrs.field(default=None, kw_only=True)
-    breaker: Breaker | None = attrs.field(default=None, kw_only=True)
+    backoff: Backoff | None = attrs.field(
+        default=None,
+        kw_only=True,
+        validator=validators.optional(validators.instance_of(Backoff)),
+    )
+    breaker: Breaker | None = attrs.field(
+        default=None,
+        kw_only=True,
+        validator=validators.optional(validators.instance_of(Breaker)),
+    )
     start_within: float | None = attrs.field(
         default=None, kw_only=True, validator=validators.optional(validators.gt(0))
     )

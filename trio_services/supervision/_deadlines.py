@@ -29,6 +29,9 @@ class Deadlines:
 
     def set(self, record: Record, when: float) -> None:
         """Let a record be due at a time, in seconds on Trio's clock, and no more when it was."""
+        if when == math.inf:
+            self.clear(record)
+            return
         self._due += record.due == math.inf
         record.due = when
         if len(self._heap) > 2 * self._due + 100:

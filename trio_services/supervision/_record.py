@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..errors import ServicesError, StartFailed, StartTimeout
-from ..lifecycle import Lifetime, State
+from ..lifecycle import Lifetime
 from ..resilience import BreakerState, Circuit
 from ._child import Child, Restart
 from ._plan import start_within, stop_within
@@ -115,7 +115,7 @@ class Record(Lifetime):
     @property
     def runs(self) -> bool:
         """Whether it has a task."""
-        return self.state in _RUN
+        return self.state.runs
 
     @property
     def restart(self) -> Restart:
@@ -233,9 +233,6 @@ class Record(Lifetime):
         if self.awaited_by is None:
             self.awaited_by = []
         self.awaited_by.append(gate)
-
-
-_RUN = frozenset({State.STARTING, State.RUNNING, State.STOPPING})
 
 
 class Readiness:

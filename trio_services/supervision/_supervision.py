@@ -138,8 +138,7 @@ class Supervision:
                     await next_steps()
             if not self.records:
                 self._task_status.started()
-            if not self.wanted and not self._open_ended:
-                self._begin_stop()
+            self._end_if_idle()
 
     # -- one run of a child ------------------------------------------------------------
 
@@ -236,8 +235,16 @@ class Supervision:
         record.retired = record.ending = True
         record.end()
         self.wanted -= record.child.name not in self.attendants
-        if not self.wanted and not self._open_ended:
-            self._begin_stop()
+        self._end_if_idle()
+
+    def _end_if_idle(self) -> None:
+        """Stop when nothing more is expected of anybody, unless told to stay."""
+        if self.wanted or self._open_ended or self.stopping:
+            return
+        if self._unarrived:  # those that attend to the others, and need not get ready now
+            self._unarrived = 0
+            self._task_status.started()
+        self._begin_stop()
 
     def _forget(self, record: Record) -> None:
         """Strike a child that has ended off the books."""

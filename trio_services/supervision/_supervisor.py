@@ -31,11 +31,10 @@ def _children(given: Iterable[Child | AnyService]) -> tuple[Child, ...]:
 
 def as_child(given: Child | AnyService) -> Child:
     """The child that is meant by what a user wrote in its place."""
-    if isinstance(given, Child):
-        return given
-    if isinstance(given, Supervisor):
-        return Child(given, after=given.after)
-    return Child(given)
+    child = given if isinstance(given, Child) else Child(given)
+    if isinstance(child.service, Supervisor) and child.service.after:
+        return attrs.evolve(child, after=(*child.service.after, *child.after))
+    return child
 
 
 def _graph(supervisor: Supervisor) -> Mapping[str, tuple[str, ...]]:
@@ -69,7 +68,8 @@ class Supervisor(Service):
             else; ``"one_for_all"``, all others; ``"rest_for_one"``, those after it in the list,
             each of which comes after the one before it. Those are restarted together, once all of
             them have ended. A child with ``restart="never"`` that is stopped like that stays down.
-        after: as for a `Child`, where it is given among the children of another supervisor.
+        after: as for a `Child`, and in addition to what that comes after, where it is among the
+            children of another supervisor.
         max_restarts: one restart more than this, and it stops its children and fails with
             `RestartLimitExceeded`. What several children are restarted for counts once.
         restart, backoff, breaker, start_within, stop_within: what its children have where they
@@ -95,14 +95,22 @@ class Supervisor(Service):
         validator=validators.in_(("one_for_one", "one_for_all", "rest_for_one")),
     )
     after: tuple[str, ...] = attrs.field(default=(), kw_only=True, converter=names)
-    max_restarts: Limit = attrs.field(default=Limit(5, per=60.0), kw_only=True)
+    max_restarts: Limit = attrs.field(
+        default=Limit(5, per=60.0), kw_only=True, validator=validators.instance_of(Limit)
+    )
     restart: Restart = attrs.field(
         default="on_failure",
         kw_only=True,
         validator=validators.in_(("always", "on_failure", "never")),
     )
-    backoff: Backoff = attrs.field(default=Backoff(), kw_only=True)
-    breaker: Breaker | None = attrs.field(default=None, kw_only=True)
+    backoff: Backoff = attrs.field(
+        default=Backoff(), kw_only=True, validator=validators.instance_of(Backoff)
+    )
+    breaker: Breaker | None = attrs.field(
+        default=None,
+        kw_only=True,
+        validator=validators.optional(validators.instance_of(Breaker)),
+    )
     start_within: float = attrs.field(default=30.0, kw_only=True, validator=validators.gt(0))
     stop_within: float = attrs.field(default=10.0, kw_only=True, validator=validators.ge(0))
     overdue_after: float = attrs.field(default=1.0, kw_only=True, validator=validators.gt(0))

@@ -100,7 +100,7 @@ class Tree(Control):
         except BaseExceptionGroup as group:
             # That there is a nursery is nobody's business: a single error comes out as itself.
             error, *others = [
-                part for part in group.exceptions if any(leaves_of(part))
+                part for part in group.exceptions if any(True for _ in leaves_of(part))
             ] or group.exceptions
             if others:
                 raise
