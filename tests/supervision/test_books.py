@@ -82,7 +82,10 @@ def audit(books: Supervision) -> None:
         # A gate opens when all that keep it closed have told it so, and each of them will: one
         # that runs when it ends, one that backs off when it is due.
         for gate in (record.held_by or ()) if going else ():
-            closing = [*gate.waits_on()]
+            closing = [
+                one for one in gate.members if one.opens is gate or gate in (one.awaited_by or ())
+            ]
+            assert gate.waits_on() == tuple([one.name for one in closing]), record
             assert gate.pending == len(closing) > 0, (record, closing)
             assert all(one.runs or one.state is State.BACKING_OFF for one in closing), closing
 

@@ -353,6 +353,24 @@ async def test_waiting_one_waits_on_all_that_are_not_ready(autojump_clock: MockC
         assert of(story.tree, "last").waits_on == ("app/b",)
 
 
+async def test_thousands_that_wait_for_the_same_share_what_they_wait_on(
+    autojump_clock: MockClock,
+) -> None:
+    crowd = [Child(idle, name=f"s{number}") for number in range(1000)]
+    tree = Supervisor(
+        "app",
+        [Child(fails_after(1), name="bad", backoff=Backoff(60, jitter=0)), *crowd],
+        strategy="one_for_all",
+    )
+
+    async with open_supervisor(tree) as opened:
+        await trio.sleep(2)
+        waiting = [one.waits_on for one in opened.statistics().children[1:]]
+
+    assert waiting[0] == ("app/bad",)
+    assert all(one is waiting[0] for one in waiting)
+
+
 async def test_one_waits_on_a_dependency_that_was_stopped(autojump_clock: MockClock) -> None:
     tree = Supervisor("app", [named("db"), Child(fails_after(5), name="a", after="db")])
 

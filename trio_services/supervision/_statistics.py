@@ -140,9 +140,12 @@ def _breaker(record: Record) -> BreakerState | None:
 def _waits_on(record: Record) -> tuple[str, ...]:
     if record.waits_for and record.state in (State.WAITING, State.BACKING_OFF):
         names = [one.name for one in record.dependencies if not one.passed]
-        for gate in record.held_by or ():
-            names += [one.name for one in gate.waits_on() if one is not record]
-        return tuple(dict.fromkeys(names))
+        gates = record.held_by or ()
+        if len(gates) == 1 and not names and record.opens is None:
+            return gates[0].waits_on()  # the same for thousands of them
+        for gate in gates:
+            names += gate.waits_on()
+        return tuple([name for name in dict.fromkeys(names) if name != record.name])
     if record.to_stop and record.runs and not record.stop_requested and record.dependents:
         return tuple([one.name for one in record.dependents if one.busy])
     return ()

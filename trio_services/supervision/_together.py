@@ -8,7 +8,7 @@ the cause is due. Groups may overlap: whoever is held by several gates waits for
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..lifecycle import State
@@ -24,26 +24,34 @@ class Gate:
     It opens when the one that caused the restart is due, and the others have ended.
     """
 
-    __slots__ = ("members", "pending")
+    __slots__ = ("_waits_on", "members", "pending")
 
     def __init__(self, members: Sequence[Record], pending: int) -> None:
         self.members: Sequence[Record] = members
         self.pending: int = pending
+        self._waits_on: tuple[str, ...] | None = None
         for record in members:
             if record.held_by is None:
                 record.held_by = []
             record.held_by.append(self)
             record.waits_for += 1
 
-    def waits_on(self) -> Iterator[Record]:
-        """Those that keep it closed."""
-        for record in self.members:
-            if record.opens is self or self in (record.awaited_by or ()):
-                yield record
+    def waits_on(self) -> tuple[str, ...]:
+        """The paths of those that keep it closed."""
+        if self._waits_on is None:  # all of its members ask
+            self._waits_on = tuple(
+                [
+                    record.name
+                    for record in self.members
+                    if record.opens is self or self in (record.awaited_by or ())
+                ]
+            )
+        return self._waits_on
 
     def count_down(self) -> Sequence[Record]:
         """One thing less to wait for; those that are let through by that."""
         self.pending -= 1
+        self._waits_on = None
         if self.pending:
             return ()
         for record in self.members:
