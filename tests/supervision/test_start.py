@@ -29,6 +29,7 @@ from .harness import (
     Story,
     broken,
     fails_after,
+    finishing,
     fragile,
     idle,
     lives_of,
@@ -266,6 +267,36 @@ async def test_start_timeout_counts_as_a_failure(autojump_clock: MockClock) -> N
         "ServiceFailed",
     ]
     assert story.times(events.ServiceFailed, "app/never_ready") == [2, 5]
+
+
+async def test_start_timeout_of_a_supervisor_lets_the_work_in_hand_below_it_finish(
+    autojump_clock: MockClock,
+) -> None:
+    story = Story()
+
+    group = Supervisor(
+        "group",
+        [
+            ready_after(0, "db", story),
+            Child(finishing(3, story, "work"), after=["db"]),
+            Child(never_ready, start_within=10),
+        ],
+        start_within=5,
+    )
+    tree = Supervisor("app", [Child(group, start_within=15, critical=False, restart="never")])
+
+    async with story.open(tree):
+        assert trio.current_time() == 18
+
+    assert story.notes == [
+        (0, "db entered"),
+        (18, "work finished"),
+        (18, "work left"),
+        (18, "db left"),
+    ]
+    [failed] = story.of(events.ServiceFailed, "app/group")
+    assert failed.failure.type == "StartTimeout"
+    assert not failed.stopping
 
 
 async def test_start_timeout_ends_with_readiness(autojump_clock: MockClock) -> None:

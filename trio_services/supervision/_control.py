@@ -165,7 +165,7 @@ class Control:
         now = trio.current_time()
         circuit.trip(now)
         record.publish(events.BreakerOpened, circuit.opened, circuit.due - now)
-        if record.runs and not record.stop_requested:
+        if record.runs and record.state is not State.STOPPING:
             _end(supervision, record, Then.AGAIN)
         elif record.state is State.WAITING:
             record.enter(State.BACKING_OFF)

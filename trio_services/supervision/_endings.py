@@ -27,12 +27,12 @@ def after_run(supervision: Supervision, record: Record, error: BaseException | N
     readiness, record.readiness, record.task = record.readiness, None, None
     gates, record.awaited_by = record.awaited_by, None
     supervision.running -= 1
-    if error is None and readiness is not None and not record.stop_requested:
+    if error is None and readiness is not None and record.state is not State.STOPPING:
         error = readiness.error()
     delay = None
     if error is not None:
         delay = _after_failure(supervision, record, error)
-    elif not record.stop_requested:
+    elif record.state is not State.STOPPING:
         delay = _after_return(supervision, record, ran)
     supervision.deadlines.clear(record)
     if delay is None and not record.state.ended:
@@ -53,7 +53,7 @@ def _after_return(supervision: Supervision, record: Record, ran: float) -> float
     if circuit := record.circuit_in(BreakerState.HALF_OPEN):
         supervision.close(record, circuit)  # a probe that ends in good order was healthy
     record.publish(events.ServiceReturned, ran)
-    if record.stop_requested:  # by who heard of it
+    if record.state is State.STOPPING:  # by who heard of it
         return None
     if record.restart != "always" or supervision.stopping:
         record.enter(State.DONE)
@@ -72,8 +72,8 @@ def _after_failure(supervision: Supervision, record: Record, error: BaseExceptio
         supervision.give_up(f"{record.name} raised {failure.type}", error)
         return None
     supervision.outcome.failures.append(failure)
-    record.publish(events.ServiceFailed, failure, error, record.stop_requested)
-    if record.stop_requested:  # perhaps by who heard of it
+    record.publish(events.ServiceFailed, failure, error, record.state is State.STOPPING)
+    if record.state is State.STOPPING:  # perhaps by who heard of it
         record.enter(State.FAILED)
         if supervision.stopping:
             supervision.outcome.failed_at_stop(failure, error)

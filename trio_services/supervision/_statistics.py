@@ -146,7 +146,7 @@ def _waits_on(record: Record) -> tuple[str, ...]:
         for gate in gates:
             names += gate.waits_on()
         return tuple([name for name in dict.fromkeys(names) if name != record.name])
-    if record.to_stop and record.runs and not record.stop_requested and record.dependents:
+    if record.to_stop and record.state in (State.STARTING, State.RUNNING) and record.dependents:
         return tuple([one.name for one in record.dependents if one.busy])
     return ()
 

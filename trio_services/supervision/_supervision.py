@@ -265,8 +265,14 @@ class Supervision:
             if circuit := record.circuit_in(BreakerState.HALF_OPEN):
                 self.close(record, circuit)  # the probe has been healthy for long enough
         elif record.readiness is not None and record.readiness.time_out():
-            record.scope.cancel()
-            self.deadlines.set(record, trio.current_time() + self.spec.overdue_after)
+            now = trio.current_time()
+            within = 0.0
+            if record.children:  # those that are ready have work in hand, and stop in order
+                within = max(0.0, min(record.stop_within, self.life.deadline - now))
+                record.request_stop(within)
+            else:
+                record.scope.cancel()
+            self.deadlines.set(record, now + within + self.spec.overdue_after)
         else:
             self._report_overdue(record)
 
