@@ -225,6 +225,22 @@ async def test_exit_outweighs_other_errors_of_its_group(autojump_clock: MockCloc
             await trio.sleep_forever()
 
 
+async def test_first_of_several_exits_comes_out(autojump_clock: MockClock) -> None:
+    async def second() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            sys.exit(4)
+
+    with pytest.raises(SystemExit) as caught:
+        async with open_supervisor(
+            Supervisor("app", [second, fails_after(1, error=SystemExit(3))])
+        ):
+            await trio.sleep_forever()
+
+    assert caught.value.code == 3
+
+
 async def test_exit_at_a_stop_comes_out(autojump_clock: MockClock) -> None:
     async def exiting() -> None:
         try:

@@ -121,8 +121,13 @@ def test_async_generator_is_no_service() -> None:
     async def numbers() -> AsyncGenerator[int]:
         yield 1
 
-    with pytest.raises(PlanError, match=r"numbers.* is not a service: it yields"):
-        Child(numbers)  # type: ignore[arg-type]
+    class Numbers(Service):
+        async def run(self) -> AsyncGenerator[int]:  # type: ignore[override]
+            yield 1
+
+    for service in (numbers, Numbers(), Numbers):
+        with pytest.raises(PlanError, match=r"umbers.* is not a service: it yields"):
+            Child(service)  # type: ignore[arg-type]
 
 
 def test_number_is_no_policy() -> None:

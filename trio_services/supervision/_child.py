@@ -22,14 +22,12 @@ def names(after: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def _is_service(instance: object, attribute: object, value: AnyService) -> None:
-    if isinstance(value, Service):
-        return
-    if not callable(cast(object, value)):
+    if not isinstance(value, Service) and not callable(cast(object, value)):
         raise PlanError(
             f"{value!r} is not a service: give a Service, a @service value or an async function "
             "(the function itself, not its call)"
         )
-    if inspect.isasyncgenfunction(value):
+    if inspect.isasyncgenfunction(getattr(value, "run", value)):
         raise PlanError(f"{value!r} is not a service: it yields, so nobody can await it")
 
 

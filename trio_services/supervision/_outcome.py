@@ -17,12 +17,13 @@ class Outcome:
         failures: the last ones, oldest first.
     """
 
-    __slots__ = ("_cause", "_name", "_overdue", "_reason", "_stop_failures", "failures")
+    __slots__ = ("_cause", "_exits", "_name", "_overdue", "_reason", "_stop_failures", "failures")
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._reason = ""  # why it gave up, if it did
         self._cause: BaseException | None = None
+        self._exits = False  # whether that asks for an exit
         self._stop_failures: list[Failure] = []
         self._overdue: StopOverdue | None = None
         self.failures: deque[Failure] = deque(maxlen=_FAILURES_TOLD)
@@ -30,13 +31,13 @@ class Outcome:
     def give_up(self, reason: str, cause: BaseException | None) -> bool:
         """Note the reason to give up; whether it is one to be told.
 
-        The first counts, but for an exit that was asked for: that outweighs all others.
+        The first counts, but for an exit that was asked for: that outweighs what is none.
         """
         exits = cause is not None and asks_for_exit(cause)
-        if self._reason and not exits:
-            return False
-        self._reason, self._cause = reason, cause
-        return not exits
+        if not self._reason or (exits and not self._exits):
+            self._reason, self._cause, self._exits = reason, cause, exits
+            return not exits
+        return False
 
     def failed_at_stop(self, failure: Failure, error: BaseException) -> None:
         """A child failed while it was being stopped for good."""
@@ -52,7 +53,7 @@ class Outcome:
     def raise_what_failed(self) -> None:
         """Raise what there is to raise: the reason to give up, or else what the stop met with."""
         cause, self._cause = self._cause, None
-        if cause is not None and asks_for_exit(cause):
+        if cause is not None and self._exits:
             raise cause
         if self._reason:
             raise RestartLimitExceeded(self._name, self._reason, tuple(self.failures)) from cause
