@@ -258,11 +258,12 @@ class graceful:  # noqa: N801 -- reads as an adverb: `with graceful():`
             with graceful():
                 await store(message)
 
-    Entered after the deadline, it is cancelled at its first checkpoint; before it, also after the
-    stop began, it may finish. So a loop stops at what it awaits between its regions, and one that
-    awaits nothing there goes on until the deadline. Regions nest, and work in
+    Entered after the deadline, it is cancelled at its first checkpoint. Regions nest, and work in
     any task of the service; all obey the one deadline. Outside of a supervised service there is
     nothing to be protected from, and it does nothing.
+
+    A loop ends at what it awaits between its regions. One that awaits nothing there goes on with
+    new units of work until the deadline.
 
     Cancellation: by everything around it until the service is told to stop; from then on by the
     service's deadline, and by time-outs around it that end sooner.
