@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import pytest
@@ -237,6 +238,12 @@ async def test_tree_that_may_need_more_time_is_refused(autojump_clock: MockClock
             pytest.fail("it was refused")
 
     assert story.noted == []
+
+
+async def test_budget_that_is_no_number_is_refused(autojump_clock: MockClock) -> None:
+    with pytest.raises(PlanError, match="app may need 10 s to stop, but has nan s"):
+        async with open_supervisor(Supervisor("app", [idle]), stop_within=math.nan):
+            pass  # pragma: no cover
 
 
 async def test_tree_that_needs_just_its_budget_is_accepted(autojump_clock: MockClock) -> None:

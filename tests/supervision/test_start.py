@@ -370,6 +370,19 @@ async def test_factory_of_something_else_is_told(autojump_clock: MockClock) -> N
             await trio.sleep_forever()
 
 
+async def test_async_factory_is_told(autojump_clock: MockClock) -> None:
+    class Idle(Service):
+        async def run(self) -> None:
+            await trio.sleep_forever()
+
+    async def make() -> Service:
+        return Idle()
+
+    with pytest.raises(RestartLimitExceeded, match="a factory is a plain function"):
+        async with open_supervisor(Supervisor("app", [fragile(make)])):
+            await trio.sleep_forever()
+
+
 async def test_dependents_do_not_start_until_a_failing_start_succeeds(
     autojump_clock: MockClock,
 ) -> None:

@@ -78,7 +78,8 @@ def problems_of(supervisor: str, child: Child, siblings: Collection[str]) -> lis
 
 
 def _exceeds(worst: float, budget: float) -> bool:
-    return worst > budget and not math.isclose(worst, budget)  # sums of floats are a hair off
+    # Sums of floats are a hair off; and what is no number is no budget.
+    return not worst <= budget and not math.isclose(worst, budget)
 
 
 def start_within(child: Child, default: float) -> float:

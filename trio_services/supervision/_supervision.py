@@ -421,4 +421,6 @@ class Supervision:
 @trio.lowlevel.disable_ki_protection
 async def _interruptible(running: Awaitable[object]) -> None:
     """Let a service be interrupted by Ctrl-C, which the supervisor around it is not."""
-    await running
+    made = await running
+    if made is not None and isinstance(made, Service):
+        raise TypeError(f"{made!r} was made by an async function: a factory is a plain function")
