@@ -16,11 +16,11 @@ ROOT = Path(trio_services.__file__).parents[1]
 
 # Of the contract's list, what this version has.
 NAMES = {
-    "Backoff", "Breaker", "BulkheadFull", "Child", "ConfigError", "Discard", "Health", "Host",
+    "Backoff", "Batch", "Breaker", "BreakerOpen", "BulkheadFull", "Child", "ConfigError", "Discard", "Health", "Host",
     "HostSettings", "Limit", "PlanError", "QueueClosed", "QueueFull", "Rate",
-    "RestartLimitExceeded", "Retry", "Schedule", "Service", "ServicesError", "StartFailed",
+    "RestartLimitExceeded", "Retry", "RetryLater", "Schedule", "Service", "ServicesError", "StartFailed",
     "StartTimeout", "StopFailed", "StopOverdue", "Supervisor", "Tick", "TimedOut",
-    "UnknownService", "WorkQueue", "Workers", "at", "current_service", "events", "every",
+    "UnknownService", "WorkQueue", "WorkerProcessDied", "Workers", "at", "current_service", "events", "every",
     "graceful", "open_host", "open_supervisor", "run", "serve", "service",
 }  # fmt: skip
 

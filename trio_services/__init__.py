@@ -12,6 +12,7 @@ from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .errors import (
+        BreakerOpen as BreakerOpen,
         BulkheadFull as BulkheadFull,
         ConfigError as ConfigError,
         PlanError as PlanError,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         StopOverdue as StopOverdue,
         TimedOut as TimedOut,
         UnknownService as UnknownService,
+        WorkerProcessDied as WorkerProcessDied,
     )
     from .host import (
         Host as Host,
@@ -40,7 +42,9 @@ if TYPE_CHECKING:
         graceful as graceful,
     )
     from .queues import (
+        Batch as Batch,
         Discard as Discard,
+        RetryLater as RetryLater,
         Schedule as Schedule,
         Workers as Workers,
         WorkQueue as WorkQueue,
@@ -62,7 +66,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backoff",
+    "Batch",
     "Breaker",
+    "BreakerOpen",
     "BulkheadFull",
     "Child",
     "ConfigError",
@@ -77,6 +83,7 @@ __all__ = [
     "Rate",
     "RestartLimitExceeded",
     "Retry",
+    "RetryLater",
     "Schedule",
     "Service",
     "ServicesError",
@@ -89,6 +96,7 @@ __all__ = [
     "TimedOut",
     "UnknownService",
     "WorkQueue",
+    "WorkerProcessDied",
     "Workers",
     "__version__",
     "at",
@@ -105,6 +113,7 @@ __all__ = [
 
 _ROOMS = {
     "errors": (
+        "BreakerOpen",
         "BulkheadFull",
         "ConfigError",
         "PlanError",
@@ -118,10 +127,11 @@ _ROOMS = {
         "StopOverdue",
         "TimedOut",
         "UnknownService",
+        "WorkerProcessDied",
     ),
     "host": ("Host", "HostSettings", "open_host", "run", "serve"),
     "lifecycle": ("Health", "current_service", "events", "graceful"),
-    "queues": ("Discard", "Schedule", "WorkQueue", "Workers"),
+    "queues": ("Batch", "Discard", "RetryLater", "Schedule", "WorkQueue", "Workers"),
     "resilience": ("Backoff", "Breaker", "Rate", "Retry"),
     "services": ("Service", "service"),
     "supervision": ("Child", "Limit", "Supervisor", "open_supervisor"),

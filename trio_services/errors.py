@@ -13,6 +13,8 @@
     ├── UnknownService           there is no service with this path
     ├── TimedOut                 a piece of work took longer than its time-out
     ├── BulkheadFull             so many are at work, and so many wait, that no more may
+    ├── BreakerOpen              a circuit breaker has given up
+    ├── WorkerProcessDied        a worker process ended in the middle of a job
     ├── QueueFull                the queue has no room and does not wait for any
     └── QueueClosed              the queue accepts no more items
 
@@ -168,6 +170,31 @@ class BulkheadFull(ServicesError):
 
     def __str__(self) -> str:
         return f"no place: {self.limit} are at work and {self.waiting} wait, as many as may"
+
+
+class BreakerOpen(ServicesError):
+    """The breaker around a handler opened `opened` times in a row, and then gave up."""
+
+    def __init__(self, service: str, opened: int) -> None:
+        super().__init__(service, opened)
+        self.service = service
+        self.opened = opened
+
+    def __str__(self) -> str:
+        times = "once" if self.opened == 1 else f"{self.opened} times in a row"
+        return f"the breaker of {self.service} opened {times}, and its last probe failed too"
+
+
+class WorkerProcessDied(ServicesError):
+    """A worker process ended in the middle of a job; `status` is negative for a signal."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+    def __str__(self) -> str:
+        how = f"was killed by signal {-self.status}" if self.status < 0 else "ended by itself"
+        return f"the worker process {how} in the middle of a job (status {self.status})"
 
 
 class QueueFull(ServicesError):

@@ -155,7 +155,16 @@ def test_check_prints_what_there_is_as_json(
                 "after": ["tick"],
             }
         ],
-        "schedules": [{"name": "report", "call": "clockwork:report", "every": 90.0, "after": []}],
+        "schedules": [
+            {
+                "name": "report",
+                "call": "clockwork:report",
+                "every": 90.0,
+                "cron": None,
+                "timezone": None,
+                "after": [],
+            }
+        ],
         "queues": [{"name": "jobs", "capacity": 5, "when_full": "wait"}],
         "admin": None,
         "stop": {"worst": 10.0, "within": 10.0},

@@ -245,7 +245,10 @@ CASES = [
     Case(
         "an unknown way to be full",
         changed("capacity = 10", 'when_full = "drop"'),
-        ':queues.parcels.when_full: "drop" is not one of "reject", "wait"',
+        (
+            ':queues.parcels.when_full: "drop" is not one of "drop_newest", "drop_oldest", '
+            '"reject", "wait"'
+        ),
     ),
     Case(
         "a missing key",
@@ -308,6 +311,81 @@ CASES = [
         "a jitter as long as the interval",
         changed('every = "5m"', 'every = "5m"\njitter = 300'),
         ":schedules.report.jitter: 5m is too large; expected less than the 5m of `every`",
+    ),
+    Case(
+        "a schedule without a time",
+        changed('every = "5m"', ""),
+        ':schedules.report: needs either every, like "5m", or cron, like "*/5 * * * *"',
+    ),
+    Case(
+        "a schedule with two kinds of times",
+        changed('every = "5m"', 'every = "5m"\ncron = "@daily"'),
+        ":schedules.report.cron: does not go together with `every`; leave one of them out",
+    ),
+    Case(
+        "a start of cron",
+        changed('every = "5m"', 'start = "5m"\ncron = "@daily"'),
+        ":schedules.report.start: goes with `every`, not with `cron`",
+    ),
+    Case(
+        "a time zone of a grid",
+        changed('every = "5m"', 'every = "5m"\ntimezone = "Europe/Berlin"'),
+        ":schedules.report.timezone: goes with `cron`, not with `every`",
+    ),
+    Case(
+        "a cron expression with a wrong minute",
+        changed('every = "5m"', 'cron = "60 * * * *"'),
+        (
+            ":schedules.report.cron: cron '60 * * * *': the minute '60' is wrong; give *, or a "
+            "list of numbers and ranges of 0-59, with steps like */5"
+        ),
+    ),
+    Case(
+        "a cron expression that never comes",
+        changed('every = "5m"', 'cron = "0 0 31 2 *"'),
+        (
+            ":schedules.report.cron: cron '0 0 31 2 *' never comes: there is no day-of-month '31' "
+            "in the month '2', on the day-of-week '*'"
+        ),
+    ),
+    Case(
+        "a time zone that does not exist",
+        changed('every = "5m"', 'cron = "@daily"\ntimezone = "Europe/Berln"'),
+        (
+            ":schedules.report.timezone: there is no timezone 'Europe/Berln'; "
+            "did you mean 'Europe/Berlin'?"
+        ),
+    ),
+    Case(
+        "an unknown queue to feed",
+        changed("count = 2", 'feeds = ["parcels", "parcel"]'),
+        ':workers.deliver.feeds[1]: there is no queue "parcel"; did you mean "parcels"?',
+    ),
+    Case(
+        "batches in order",
+        changed("count = 2", 'batch = { size = 2 }\nkey = "depot.code:is_transient"'),
+        ":workers.deliver.key: does not go together with `batch`; leave one of them out",
+    ),
+    Case(
+        "an async key",
+        changed("count = 2", 'key = "depot.code:report"'),
+        (
+            ":workers.deliver.key: depot.code:report is async, but key needs a plain function "
+            "(without async)"
+        ),
+    ),
+    Case(
+        "an async handler for a process",
+        changed("count = 2", 'isolation = "process"'),
+        (
+            ":workers.deliver.handler: depot.code:deliver is async, but "
+            'isolation = "process" needs a plain function (without async)'
+        ),
+    ),
+    Case(
+        "a rate of nothing",
+        changed("count = 2", "rate = { count = 0 }"),
+        ":workers.deliver.rate.count: 0 is too small; expected at least 1",
     ),
     Case(
         "a time-out of nothing",

@@ -222,11 +222,13 @@ class World(Instrument):
         """What cannot be, whatever runs next."""
         books = self.queue.statistics()
         ended = books.done + books.discarded + books.dead + books.returned + books.left
+        all_workers = sum(pool.count for pool in self.program.pools)
         checks = {
             "accepted = depth + in_hand + ended": books.accepted
             == books.depth + books.in_hand + ended,
             "nothing is negative": min(attrs.astuple(books)) >= 0,
-            "depth ≤ capacity": books.depth <= books.capacity,
+            # Idle workers are as good as room, until they have taken what they were woken for.
+            "depth ≤ capacity + workers": books.depth <= books.capacity + all_workers,
             "blocked ≤ putting": books.blocked <= self.putting,
             "what producers were told was accepted": len(self.accepted)
             <= books.accepted
@@ -236,8 +238,7 @@ class World(Instrument):
             "discarded": books.discarded == len(self.discarded),
             "dead": books.dead == len(self.dead) + len(self.queue.dead_letters()),
             "what is at work is in hand": len(self.at_work) <= books.in_hand,
-            "there are no more in hand than workers": books.in_hand
-            <= sum(pool.count for pool in self.program.pools),
+            "there are no more in hand than workers": books.in_hand <= all_workers,
             "oldest": (books.oldest > 0) <= (books.depth > 0),
         }
         return next((f"{name}: {books}" for name, holds in checks.items() if not holds), None)

@@ -451,13 +451,19 @@ async def test_predicate_that_fails_makes_a_dead_letter_and_harms_no_other_item(
     assert ends(queue.statistics()) == {"done": 1, "dead": 1}
 
 
-async def test_handler_that_is_not_async_makes_dead_letters(autojump_clock: MockClock) -> None:
-    queue = filled(1)
-
+def test_handler_that_is_not_async_is_refused() -> None:
     def handle(item: int) -> None:
         pass
 
-    async with working(Workers(queue, handle)) as watched:  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"handle is not async: define it with `async def`, or"):
+        Workers(filled(1), handle)
+
+
+async def test_handler_that_returns_nothing_to_await_makes_dead_letters(
+    autojump_clock: MockClock,
+) -> None:
+    queue = filled(1)
+    async with working(Workers(queue, lambda item: item)) as watched:
         await trio.sleep(1)
     assert watched.of(events.ServiceFailed) == []
     assert ends(queue.statistics()) == {"dead": 1}
@@ -676,14 +682,15 @@ async def test_time_out_of_an_item_applies_to_a_region_that_its_handler_enters_d
     assert ends(queue.statistics()) == {"dead": 1}
 
 
-async def test_item_handed_over_in_the_moment_of_the_stop_is_finished(
+async def test_item_that_comes_in_the_moment_of_the_stop_is_not_begun(
     autojump_clock: MockClock,
 ) -> None:
     queue = filled()
-    async with working(Workers(queue, sleeps)):
+    async with working(Workers(queue, sleeps)) as watched:
         await wait_all_tasks_blocked()
         queue.put_nowait(5)
-    assert ends(queue.statistics()) == {"done": 1}
+        watched.tree.life.children["sleeps"].request_stop(10)
+    assert ends(queue.statistics()) == {"left": 1}
 
 
 async def test_hard_cancellation_returns_what_is_in_hand(autojump_clock: MockClock) -> None:

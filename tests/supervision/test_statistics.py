@@ -110,6 +110,7 @@ async def test_running_service_in_full(autojump_clock: MockClock) -> None:
         "breaker": None,
         "waits_on": (),
         "tasks": (),
+        "work": None,
         "critical": True,
         "health": Health.healthy(),
         "children": (),

@@ -27,11 +27,13 @@ class WorkersSummary(TypedDict):
 
 
 class ScheduleSummary(TypedDict):
-    """One of `schedules`; `every` is in seconds."""
+    """One of `schedules`; `every` is in seconds, None where there is a `cron` instead."""
 
     name: str
     call: str
-    every: float
+    every: float | None
+    cron: str | None
+    timezone: str | None
     after: list[str]
 
 
@@ -87,7 +89,12 @@ def as_dict(configuration: Configuration, application: Application) -> Summary:
         ],
         schedules=[
             ScheduleSummary(
-                name=name, call=str(table.call), every=table.every, after=list(table.after)
+                name=name,
+                call=str(table.call),
+                every=table.every,
+                cron=table.cron,
+                timezone=table.timezone,
+                after=list(table.after),
             )
             for name, table in tables.schedules.items()
         ],
@@ -117,15 +124,29 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str, str]]:
         text = f"{pool['handler']} on {pool['queue']}, {pool['count']} at a time"
         yield "workers", pool["name"], text + _after(pool["after"])
     for schedule in summary["schedules"]:
-        text = f"{schedule['call']} every {format_duration(schedule['every'])}"
+        text = f"{schedule['call']} {_times(schedule)}"
         yield "schedule", schedule["name"], text + _after(schedule["after"])
     for queue in summary["queues"]:
-        full = "waits" if queue["when_full"] == "wait" else "is rejected"
-        yield "queue", queue["name"], f"holds {queue['capacity']} items, then a put {full}"
+        full = _WHEN_FULL[queue["when_full"]]
+        yield "queue", queue["name"], f"holds {queue['capacity']} items, then {full}"
     if summary["admin"] is not None:
         yield "admin", "", summary["admin"]
     worst, within = summary["stop"]["worst"], summary["stop"]["within"]
     yield "stop", "", f"{format_duration(worst)} at worst, of {format_duration(within)}"
+
+
+_WHEN_FULL = {
+    "wait": "a put waits",
+    "reject": "a put is rejected",
+    "drop_oldest": "the oldest is dropped",
+    "drop_newest": "what is put is dropped",
+}
+
+
+def _times(schedule: ScheduleSummary) -> str:
+    if schedule["every"] is not None:
+        return f"every {format_duration(schedule['every'])}"
+    return f"at {schedule['cron']} {schedule['timezone'] or 'UTC'}"
 
 
 def _after(names: list[str]) -> str:

@@ -12,14 +12,14 @@ from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 from cattrs import Converter
 
 from ..errors import ConfigError, PlanError
-from ..queues import Schedule, Workers, WorkQueue
-from ..resilience import Backoff, Breaker, Retry
+from ..queues import Batch, Schedule, Workers, WorkQueue
+from ..resilience import Backoff, Breaker, Rate, Retry
 from ..services import AnyService, Service
 from ..supervision import Child, Limit, Supervisor, check_budget
 from ..telemetry import LogSettings
@@ -29,6 +29,7 @@ from ._code import (
     Importer,
     check_async,
     check_call,
+    check_plain,
     check_service,
     check_transient,
     told,
@@ -141,7 +142,8 @@ class _Builder:
             after=table.after,
             restart=table.restart,
             backoff=_backoff(table.backoff),
-            breaker=_breaker(table.breaker),
+            # That of a pool of workers is around its handler.
+            breaker=None if isinstance(table, WorkersTable) else _breaker(table.breaker),
             start_within=table.start_within,
             stop_within=table.stop_within,
             stale_after=table.stale_after,
@@ -159,28 +161,65 @@ class _Builder:
         return _placeholder
 
     def _workers(self, table: WorkersTable, supplies: Supplies) -> AnyService:
-        handler = self._function("handler", table.handler, supplies, "item")
-        on_dead = None
-        if table.on_dead is not None:
-            on_dead = self._function("on_dead", table.on_dead, supplies, "item", "error")
         return Workers(
             self.queues[table.queue],
-            handler,
+            self._handler(table, supplies),
             count=table.count,
             timeout=table.timeout,
             retry=self._retry(table.retry, supplies),
-            on_dead=on_dead,
+            rate=None if table.rate is None else Rate(table.rate.count, per=table.rate.per),
+            breaker=_breaker(table.breaker),
+            batch=None
+            if table.batch is None
+            else Batch(table.batch.size, within=table.batch.within),
+            key=self._key(table, supplies),
+            isolation=table.isolation,
+            fallback=self._callback("fallback", table.fallback, supplies, "item", "error"),
+            on_dead=self._callback("on_dead", table.on_dead, supplies, "item", "error"),
+            on_left=self._callback("on_left", table.on_left, supplies, "item"),
+            drain=table.drain,
+            feeds=[self.queues[name] for name in table.feeds],
         )
 
     def _schedule(self, table: ScheduleTable, supplies: Supplies) -> AnyService:
+        call = self._function("call", table.call, supplies)
+        retry = self._retry(table.retry, supplies)
         return Schedule(
-            self._function("call", table.call, supplies),
+            call,
             every=table.every,
+            cron=table.cron,
+            timezone=table.timezone,
             start=table.start,
             jitter=table.jitter,
+            overlap=table.overlap,
+            missed=table.missed,
             timeout=table.timeout,
-            retry=self._retry(table.retry, supplies),
+            retry=retry,
         )
+
+    def _handler(self, table: WorkersTable, supplies: Supplies) -> Callable[..., Any]:
+        if table.isolation == "task":
+            return self._function("handler", table.handler, supplies, "item")
+        with self._collecting(*supplies.key, "handler"):
+            code: Any = self._importer.load(table.handler)
+            check_plain(code, table.handler, f'isolation = "{table.isolation}"')
+            return self._made("handler", code, table.handler, supplies, "item")
+        return _plain_placeholder
+
+    def _key(self, table: WorkersTable, supplies: Supplies) -> Callable[[Any], Any] | None:
+        if table.key is None:
+            return None
+        with self._collecting(*supplies.key, "key"):
+            code: Any = self._importer.load(table.key)
+            check_plain(code, table.key, "key")
+            check_call(code, table.key, "key", "item")
+            return cast("Callable[[Any], Any]", code)
+        return None
+
+    def _callback(
+        self, field: str, reference: CodeReference | None, supplies: Supplies, *gets: str
+    ) -> AsyncFunction | None:
+        return None if reference is None else self._function(field, reference, supplies, *gets)
 
     def _function(
         self, field: str, reference: CodeReference, supplies: Supplies, *gets: str
@@ -196,18 +235,29 @@ class _Builder:
         with self._collecting(*supplies.key, field):
             code: Any = self._importer.load(reference)
             check_async(code, reference)
-            leading = 0 if isinstance(code, type) else len(gets)
-            arguments = supplies.arguments(code, reference, field, leading=leading)
-            if isinstance(code, type):
-                try:
-                    function: AsyncFunction = code(**arguments)
-                except Exception as error:
-                    raise CodeError(f"making {reference} failed: {told(error)}") from error
-            else:
-                function = _bound(code, arguments)
-            check_call(function, reference, field, *gets)
-            return function
+            return self._made(field, code, reference, supplies, *gets)
         return _placeholder
+
+    def _made(
+        self, field: str, code: Any, reference: CodeReference, supplies: Supplies, *gets: str
+    ) -> Callable[..., Any]:
+        """A function with what its table has to give, or an instance of a class made with that.
+
+        Raises:
+            CodeError, StructureError: it cannot be made, or called as it will be.
+        """
+        leading = 0 if isinstance(code, type) else len(gets)
+        arguments = supplies.arguments(code, reference, field, leading=leading)
+        function: Callable[..., Any]
+        if isinstance(code, type):
+            try:
+                function = code(**arguments)
+            except Exception as error:
+                raise CodeError(f"making {reference} failed: {told(error)}") from error
+        else:
+            function = _bound(code, arguments)
+        check_call(function, reference, field, *gets)
+        return function
 
     def _retry(self, table: RetryTable | None, supplies: Supplies) -> Retry | None:
         if table is None:
@@ -236,6 +286,10 @@ class _Builder:
 
 async def _placeholder(*_: object) -> None:
     """Stands in the tree for code that cannot be used, so that the rest is checked too."""
+
+
+def _plain_placeholder(*_: object) -> None:
+    """The same for code that is not async."""
 
 
 def _bound(code: Callable[..., Any], arguments: Mapping[str, object]) -> Callable[..., Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 from ._constraints import is_name
@@ -15,6 +15,7 @@ from ._schema import (
     RESERVED,
     AnyChildTable,
     CodeReference,
+    ScheduleTable,
     Tables,
 )
 
@@ -41,28 +42,57 @@ def check(tree: Tree, tables: Tables, *, imports_known: bool) -> Iterator[Proble
     yield from _check_cycles(children)
     queues = _names(tree, "queues")
     for name, workers in tables.workers.items():
-        if workers.queue not in queues:
-            near = suggestion(workers.queue, queues)
-            remedy = near or f"; add a [queues.{workers.queue}] table"
+        yield from _check_queue(("workers", name, "queue"), workers.queue, queues)
+        for place, fed in enumerate(workers.feeds):
+            yield from _check_queue(("workers", name, "feeds", place), fed, queues)
+        if workers.batch is not None and workers.key is not None:
             yield Problem(
-                ("workers", name, "queue"), f"there is no queue {quoted(workers.queue)}{remedy}"
+                ("workers", name, "key"), "does not go together with `batch`; leave one of them out"
             )
     for name, schedule in tables.schedules.items():
-        if schedule.jitter >= schedule.every:
-            yield Problem(
-                ("schedules", name, "jitter"),
-                f"{format_duration(schedule.jitter)} is too large; "
-                f"expected less than the {format_duration(schedule.every)} of `every`",
-            )
+        yield from _check_times(("schedules", name), schedule, _table(tree, "schedules", name))
     for name in tables.log.levels:
         if name not in names:
             yield Problem(("log", "levels", name), _no_such(name, names))
 
 
+def _check_queue(key: KeyPath, name: str, queues: Sequence[str]) -> Iterator[Problem]:
+    if name not in queues:
+        remedy = suggestion(name, queues) or f"; add a [queues.{name}] table"
+        yield Problem(key, f"there is no queue {quoted(name)}{remedy}")
+
+
+def _check_times(key: KeyPath, schedule: ScheduleTable, written: Tree) -> Iterator[Problem]:
+    every, cron = schedule.every, schedule.cron
+    if "every" not in written and "cron" not in written:
+        yield Problem(key, 'needs either every, like "5m", or cron, like "*/5 * * * *"')
+    elif every is not None and cron is not None:
+        yield Problem((*key, "cron"), "does not go together with `every`; leave one of them out")
+    elif every is None and schedule.start:
+        yield Problem((*key, "start"), "goes with `every`, not with `cron`")
+    elif cron is None and schedule.timezone is not None:
+        yield Problem((*key, "timezone"), "goes with `cron`, not with `every`")
+    if every is not None and schedule.jitter >= every:
+        yield Problem(
+            (*key, "jitter"),
+            f"{format_duration(schedule.jitter)} is too large; "
+            f"expected less than the {format_duration(every)} of `every`",
+        )
+
+
 def _names(tree: Tree, group: str) -> list[str]:
     """The names of the tables in a table; none where it is not one, which is reported by then."""
-    table = tree.get(group)
-    return list(table) if is_table(table) else []
+    return list(_table(tree, group))
+
+
+def _table(tree: Tree, *key: str) -> Tree:
+    """A table in a document; empty where there is none."""
+    for part in key:
+        table = tree.get(part)
+        if not is_table(table):
+            return {}
+        tree = table
+    return tree
 
 
 def _check_names(tree: Tree) -> Iterator[Problem]:
@@ -109,9 +139,12 @@ def _check_imports(
             )
 
 
+_REFERENCES = ("use", "handler", "key", "fallback", "on_dead", "on_left", "call", "retry.on")
+
+
 def _references(child: AnyChildTable) -> Iterator[tuple[KeyPath, CodeReference]]:
     """The code that a table names, by its keys."""
-    for field in ("use", "handler", "on_dead", "call", "retry.on"):
+    for field in _REFERENCES:
         key = field.split(".")
         reference: object = child
         for part in key:

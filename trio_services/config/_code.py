@@ -153,6 +153,23 @@ def check_async(code: object, reference: CodeReference) -> None:
         raise CodeError(f"{reference} is not async; define it with `async def`")
 
 
+def check_plain(code: object, reference: CodeReference, why: str) -> None:
+    """Refuse what is not an ordinary function, by itself or once it is made.
+
+    Args:
+        code: the function or class.
+        reference: its name.
+        why: what asks for an ordinary one.
+
+    Raises:
+        CodeError: it is async, or cannot be called at all.
+    """
+    if not callable(code):
+        raise CodeError(f"{reference} is not callable; expected a function or a class")
+    if _is_async(code) or (isinstance(code, type) and _is_async_method(code)):
+        raise CodeError(f"{reference} is async, but {why} needs a plain function (without async)")
+
+
 def check_transient(code: object, reference: CodeReference) -> None:
     """Refuse what cannot say which failures may pass by themselves.
 

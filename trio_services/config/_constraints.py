@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from ..timers import Cron
 from ._problems import shown
 
 _NAME = re.compile(r"[a-z][a-z0-9_.-]{0,47}")
@@ -43,6 +44,18 @@ def is_name(instance: object, attribute: object, value: str) -> None:
         raise ValueError(
             f"{shown(value)} is not a name; expected a-z first, then at most 47 of a-z 0-9 _ . -"
         )
+
+
+def is_cron(instance: object, attribute: object, value: str | None) -> None:
+    """A validator of cron expressions; None passes."""
+    if value is not None:
+        Cron(value)
+
+
+def is_timezone(instance: object, attribute: object, value: str | None) -> None:
+    """A validator of names of time zones; None passes."""
+    if value is not None:
+        Cron("@daily", value)
 
 
 def is_package(instance: object, attribute: object, value: tuple[str, ...]) -> None:

@@ -12,7 +12,7 @@ from typing import Literal, NewType, TypedDict
 import attrs
 from attrs import field
 
-from ._constraints import above_zero, at_least, at_most, is_name, is_package
+from ._constraints import above_zero, at_least, at_most, is_cron, is_name, is_package, is_timezone
 from ._durations import Seconds
 from ._problems import KeyPath, Origins, shown
 
@@ -147,9 +147,9 @@ class QueueTable:
         validator=at_least(1),
         metadata=about("How many items may wait.", "items"),
     )
-    when_full: Literal["wait", "reject"] = field(
+    when_full: Literal["wait", "reject", "drop_oldest", "drop_newest"] = field(
         default="wait",
-        metadata=about("Whether a put waits for room, or fails, when so many are waiting."),
+        metadata=about("What a put does then: wait for room, fail, or give up an item."),
     )
 
 
@@ -237,6 +237,28 @@ class RetryTable:
     )
 
 
+@attrs.frozen
+class RateTable:
+    """`rate = { … }`: how often something may be done."""
+
+    count: int = field(
+        validator=at_least(1), metadata=about("So many times in the next time.", "times")
+    )
+    per: Seconds = field(default=1.0, validator=above_zero, metadata=about("That time.", "seconds"))
+
+
+@attrs.frozen
+class BatchTable:
+    """`batch = { … }`: items are handed over in lists."""
+
+    size: int = field(validator=at_least(1), metadata=about("So many at most.", "items"))
+    within: Seconds = field(
+        default=0.0,
+        validator=at_least(0),
+        metadata=about("How long to wait for more after the first; 0: not at all.", "seconds"),
+    )
+
+
 @attrs.frozen(kw_only=True)
 class ChildTable:
     """What can be said of everything that runs; None leaves it to the framework."""
@@ -300,10 +322,6 @@ class WorkersTable(ChildTable):
     handler: CodeReference = field(
         metadata=about('What is called with each item, as "package.module:name".')
     )
-    on_dead: CodeReference | None = field(
-        default=None,
-        metadata=about("What is called with the item and the error of a job that failed for good."),
-    )
     count: int = field(
         default=1,
         validator=[at_least(1), at_most(10_000)],
@@ -317,24 +335,83 @@ class WorkersTable(ChildTable):
     retry: RetryTable | None = field(
         default=None, metadata=about("Whether and when a failed item is tried again.")
     )
+    rate: RateTable | None = field(
+        default=None, metadata=about("How often the handler is called at most.")
+    )
+    breaker: BreakerTable | None = field(
+        default=None,
+        metadata=about("Takes nothing for a while when attempts fail too often."),
+    )
+    batch: BatchTable | None = field(
+        default=None, metadata=about("Hands over lists of items; not together with `key`.")
+    )
+    key: CodeReference | None = field(
+        default=None,
+        metadata=about("What is called with an item for what keeps it in order with others."),
+    )
+    isolation: Literal["task", "thread", "process"] = field(
+        default="task",
+        metadata=about("Where the handler runs; but for a task, it is no async function."),
+    )
+    fallback: CodeReference | None = field(
+        default=None,
+        metadata=about("What is called instead, with item and error, after the last attempt."),
+    )
+    on_dead: CodeReference | None = field(
+        default=None,
+        metadata=about("What is called with the item and the error of a job that failed for good."),
+    )
+    on_left: CodeReference | None = field(
+        default=None,
+        metadata=about("What is called with each item that is left at the last stop."),
+    )
+    drain: bool = field(
+        default=False,
+        metadata=about("Whether a stop finishes what waits too, as far as there is time."),
+    )
+    feeds: tuple[str, ...] = field(
+        default=(),
+        metadata=about("The queues that the handler fills, which are closed when this has ended."),
+    )
 
 
 @attrs.frozen(kw_only=True)
 class ScheduleTable(ChildTable):
-    """`[schedules.NAME]`: a call on a fixed grid of times."""
+    """`[schedules.NAME]`: a call on a fixed grid of times, or at times of day."""
 
     call: CodeReference = field(metadata=about('What is called, as "package.module:name".'))
-    every: Seconds = field(
+    every: Seconds | None = field(
+        default=None,
         validator=above_zero,
-        metadata=about("The time between the starts of two calls.", "seconds"),
+        metadata=about("The time between two calls; either this or `cron`.", "seconds"),
+    )
+    cron: str | None = field(
+        default=None,
+        validator=is_cron,
+        metadata=about('A cron expression, like "*/5 * * * *" or "@daily".'),
+    )
+    timezone: str | None = field(
+        default=None,
+        validator=is_timezone,
+        metadata=about('By whose clocks, like "Europe/Berlin"; only with `cron`. Else UTC.'),
     )
     start: Seconds = field(
-        default=0.0, validator=at_least(0), metadata=about("When the first call is.", "seconds")
+        default=0.0,
+        validator=at_least(0),
+        metadata=about("When the first call is; only with `every`.", "seconds"),
     )
     jitter: Seconds = field(
         default=0.0,
         validator=at_least(0),
         metadata=about("Each call is late by up to this much at random.", "seconds"),
+    )
+    overlap: Literal["skip", "queue", "parallel"] = field(
+        default="skip",
+        metadata=about("What becomes of a call that is due while another is being made."),
+    )
+    missed: Literal["once", "all", "skip"] = field(
+        default="once",
+        metadata=about("What becomes of times that passed while nothing could be done."),
     )
     timeout: Seconds | None = field(
         default=None,

@@ -9,6 +9,7 @@ from ._failure import (
     summarize as summarize,
 )
 from ._grace import (
+    AtWork as AtWork,
     Lifetime as Lifetime,
     current_service as current_service,
     enter_service as enter_service,
@@ -20,6 +21,7 @@ from ._state import TRANSITIONS as TRANSITIONS, State as State
 
 __all__ = [
     "TRANSITIONS",
+    "AtWork",
     "Bus",
     "Health",
     "HealthStatus",

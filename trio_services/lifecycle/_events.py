@@ -140,6 +140,16 @@ class JobRetrying(Event):
 
 
 @attrs.frozen
+class JobFellBack(Event):
+    """A job failed for good after `attempts` attempts, and its fallback was done instead."""
+
+    source: str
+    job: str
+    attempts: int
+    failure: Failure
+
+
+@attrs.frozen
 class JobDead(Event):
     """A job failed for good after `attempts` attempts; `item` is what it was about."""
 

@@ -17,7 +17,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType, TracebackType
-from typing import Concatenate, ParamSpec, Self
+from typing import Concatenate, ParamSpec, Protocol, Self
 
 import trio
 
@@ -27,6 +27,15 @@ from ._events import Event
 from ._state import TRANSITIONS, State
 
 P = ParamSpec("P")
+
+
+class AtWork(Protocol):
+    """What a service lets others look at while it runs."""
+
+    def statistics(self) -> object:
+        """What there is to say of it at this moment."""
+        ...
+
 
 _NO_CHILDREN: Mapping[str, Lifetime] = MappingProxyType({})
 
@@ -50,6 +59,7 @@ class Lifetime:
         deadline: when its time for stopping ends, in seconds on Trio's clock; infinite before.
         progressed_at: when it last called `progress()`, in seconds on Trio's clock.
         check: asks the service that runs for its `Health`, if it says by itself how it is.
+        at_work: what the service lets others look at and steer while it runs, if anything.
         children: for a supervisor, the lifetimes below it by name.
     """
 
@@ -57,6 +67,7 @@ class Lifetime:
         "_changed",
         "_endings",
         "_stop_event",
+        "at_work",
         "attempt",
         "bus",
         "check",
@@ -92,6 +103,7 @@ class Lifetime:
         self.ending: bool = False
         self.deadline: float = math.inf
         self.check: Callable[[], Awaitable[object]] | None = None
+        self.at_work: AtWork | None = None
         self.children: Mapping[str, Lifetime] = _NO_CHILDREN
         self.scope: trio.CancelScope = trio.CancelScope()
         self.regions: dict[graceful, None] = {}  # in the order in which they were entered
@@ -184,6 +196,7 @@ class Lifetime:
             return  # all is new already
         self.scope = trio.CancelScope()
         self.check = None
+        self.at_work = None
         self.stop_requested = False
         self.deadline = math.inf
         self._stop_event = None

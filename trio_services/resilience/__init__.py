@@ -15,5 +15,5 @@ from ._limits import (
     timeout as timeout,
 )
 from ._rate import Bucket as Bucket, Rate as Rate
-from ._retry import Retry as Retry, Transient as Transient
+from ._retry import Retry as Retry, Transient as Transient, is_transient as is_transient
 from ._window import Window as Window

@@ -15,6 +15,7 @@ OPEN        reset by hand             CLOSED
 HALF_OPEN   the probe fails           OPEN       due after twice the last delay, or never
                                                  again after `give_up_after` openings
 HALF_OPEN   tripped by hand           OPEN       due after the last delay again
+HALF_OPEN   the probe does not come   OPEN       due at once
 HALF_OPEN   the probe stays healthy   CLOSED     openings are counted from the start again
 HALF_OPEN   reset by hand             CLOSED
 ==========  ========================  =========  =========================================
@@ -152,6 +153,11 @@ class Circuit:
     def probe(self) -> None:
         """The one attempt that decides begins."""
         self._enter(BreakerState.HALF_OPEN)
+
+    def postpone(self, now: float) -> None:
+        """The probe did not come to show anything: the next attempt is one instead."""
+        self._enter(BreakerState.OPEN)
+        self.due = now
 
     def close(self) -> None:
         """The probe is healthy, or the circuit is reset by hand: forget the failures."""

@@ -9,6 +9,7 @@ import trio
 
 from ..errors import PlanError, ServicesError, StartFailed, UnknownService
 from ..lifecycle import Health, Lifetime, State, events
+from ..queues import Pool
 from ..resilience import BreakerState, Circuit
 from ..services import AnyService
 from ._child import Child
@@ -147,6 +148,22 @@ class Control:
                 )
         _end(supervision, record, Then.LEAVE)
         await _wait_run_ended(record)
+
+    def resize(self, path: str, count: int) -> None:
+        """Give a running pool of workers another number of them, until it is started again.
+
+        Those that are too many finish what they have in hand.
+
+        Raises:
+            ServicesError: it is no pool of workers, or does not run.
+            UnknownService: there is none with this path.
+            ValueError: the number is not at least 1.
+        """
+        _, record = self._find(path)
+        if not isinstance(record.at_work, Pool) or not record.runs:
+            what = "has no workers" if record.runs else f"is {record.state.replace('_', ' ')}"
+            raise ServicesError(f"{record.name} {what}: there is nothing to resize")
+        record.at_work.resize(count)  # pyright: ignore[reportUnknownMemberType] -- of any items
 
     @trio.lowlevel.enable_ki_protection
     def trip(self, path: str) -> None:

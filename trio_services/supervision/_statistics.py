@@ -35,6 +35,8 @@ class ServiceStatistics:
         waits_on: the paths of those that it waits for: to be ready when it is to start, to end
             when it is to stop.
         tasks: the names of the tasks that it started.
+        work: what a running service has to say of its work: workers their `PoolStatistics`, a
+            schedule its `ScheduleStatistics`.
         critical: whether the application is not well without it.
         health: how well it is, as its supervisor sees it.
         children: for a supervisor, those below it.
@@ -49,6 +51,7 @@ class ServiceStatistics:
     breaker: BreakerState | None
     waits_on: tuple[str, ...]
     tasks: tuple[str, ...]
+    work: object
     critical: bool
     health: Health
     children: tuple[ServiceStatistics, ...]
@@ -91,6 +94,7 @@ def take(life: Lifetime, now: float) -> ServiceStatistics:
         breaker,
         waits_on,
         _tasks(life, bool(children)),
+        None if life.at_work is None else life.at_work.statistics(),
         life.critical,
         health,
         children,

@@ -216,6 +216,10 @@ class EventLog:
                 log.bind(job=event.job, attempt=attempt).warning(
                     f"attempt {attempt} failed: {_cause(failure)}; next in {_seconds(delay)}"
                 )
+            case events.JobFellBack(failure=failure, attempts=attempts):
+                log.bind(job=event.job, attempt=attempts).warning(
+                    f"failed for good, and fell back: {_cause(failure)}"
+                )
             case events.JobDead(failure=failure, attempts=attempts):
                 log.bind(job=event.job, attempt=attempts).error(
                     f"dead after {attempts} attempt{'s' * (attempts > 1)}: {_cause(failure)}"

@@ -59,6 +59,10 @@ class at:  # noqa: N801 -- reads as a preposition: `async for tick in at("0 3 * 
             once, for the last. ``"all"``: each comes, one right after the other. ``"skip"``: none
             of them comes, only the next.
 
+    Attributes:
+        due: when the tick is due that is waited for, or came last, in seconds on Trio's clock;
+            None before the first.
+
     Raises:
         ValueError: the expression is wrong, or there is no such zone.
 
@@ -73,6 +77,7 @@ class at:  # noqa: N801 -- reads as a preposition: `async for tick in at("0 3 * 
         self.cron: Cron = Cron(cron, timezone)
         self.jitter: float = jitter
         self.missed: Missed = check_missed(missed)
+        self.due: float | None = None
         self._clock = time.time
         self._passed = datetime.min.replace(tzinfo=UTC)  # up to here nothing is owed
         self._draw = 0.0
@@ -93,6 +98,7 @@ class at:  # noqa: N801 -- reads as a preposition: `async for tick in at("0 3 * 
             now = self._now()
             slot = self._slot(now, awaited=awaited)
             due = slot + self._delay(slot)
+            self.due = trio.current_time() + (due - now).total_seconds()
             if awaited and due <= now:
                 break
             wait = min(max(due - now, timedelta()), _READ_AGAIN).total_seconds()

@@ -35,6 +35,10 @@ class every:  # noqa: N801 -- reads as an adverb: `async for tick in every(5.0):
             one right after the other, until none is behind. ``"skip"``: none of them comes, only
             the next on the grid.
 
+    Attributes:
+        due: when the tick is due that is waited for, or came last, in seconds on Trio's clock;
+            None before the first.
+
     Cancellation: at any time between ticks; no tick is lost, since the grid is a matter of time.
     """
 
@@ -51,6 +55,7 @@ class every:  # noqa: N801 -- reads as an adverb: `async for tick in every(5.0):
         self.start: float = start
         self.jitter: float = jitter
         self.missed: Missed = check_missed(missed)
+        self.due: float | None = None
         self._origin = math.nan
         self._next = 0
         self._service: Lifetime | None = None
@@ -63,7 +68,7 @@ class every:  # noqa: N801 -- reads as an adverb: `async for tick in every(5.0):
 
     async def __anext__(self) -> Tick:
         number = max(self._next, self._first_wanted())
-        scheduled = self._origin + number * self.period
+        self.due = scheduled = self._origin + number * self.period
         delay = random.uniform(0, self.jitter) if self.jitter else 0.0
         if not await wait_until(scheduled + delay, self._service):
             raise StopAsyncIteration
