@@ -16,12 +16,12 @@ ROOT = Path(trio_services.__file__).parents[1]
 
 # Of the contract's list, what this version has.
 NAMES = {
-    "Backoff", "Batch", "Breaker", "BreakerOpen", "BulkheadFull", "Child", "ConfigError", "Discard", "Health", "Host",
-    "HostSettings", "Limit", "PlanError", "QueueClosed", "QueueFull", "Rate",
-    "RestartLimitExceeded", "Retry", "RetryLater", "Schedule", "Service", "ServicesError", "StartFailed",
-    "StartTimeout", "StopFailed", "StopOverdue", "Supervisor", "Tick", "TimedOut",
-    "UnknownService", "WorkQueue", "WorkerProcessDied", "Workers", "at", "current_service", "events", "every",
-    "graceful", "open_host", "open_supervisor", "run", "serve", "service",
+    "Backoff", "Batch", "Breaker", "BreakerOpen", "BulkheadFull", "Child", "ConfigError",
+    "Discard", "Health", "Host", "HostSettings", "Limit", "PlanError", "QueueClosed", "QueueFull",
+    "Rate", "RestartLimitExceeded", "Retry", "RetryLater", "Schedule", "Service", "ServicesError",
+    "StartFailed", "StartTimeout", "StopFailed", "StopOverdue", "Supervisor", "Tick", "TimedOut",
+    "UnknownService", "WorkQueue", "WorkerProcessDied", "Workers", "at", "current_service",
+    "events", "every", "graceful", "open_host", "open_supervisor", "run", "serve", "service",
 }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The life of a service: its states, the events it publishes, and graceful cancellation."""
 
 from . import _events as events
+from ._alarms import Alarms as Alarms
 from ._bus import Bus as Bus, Listener as Listener, Subscription as Subscription
 from ._failure import (
     asks_for_exit as asks_for_exit,
@@ -21,6 +22,7 @@ from ._state import TRANSITIONS as TRANSITIONS, State as State
 
 __all__ = [
     "TRANSITIONS",
+    "Alarms",
     "AtWork",
     "Bus",
     "Health",

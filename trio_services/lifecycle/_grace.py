@@ -22,6 +22,7 @@ from typing import Concatenate, ParamSpec, Protocol, Self
 import trio
 
 from ..errors import Failure
+from ._alarms import Alarm, Alarms
 from ._bus import Bus
 from ._events import Event
 from ._state import TRANSITIONS, State
@@ -60,13 +61,16 @@ class Lifetime:
         progressed_at: when it last called `progress()`, in seconds on Trio's clock.
         check: asks the service that runs for its `Health`, if it says by itself how it is.
         at_work: what the service lets others look at and steer while it runs, if anything.
+        alarms: at the root, those of all services.
         children: for a supervisor, the lifetimes below it by name.
     """
 
     __slots__ = (
         "_changed",
         "_endings",
+        "_sleepers",
         "_stop_event",
+        "alarms",
         "at_work",
         "attempt",
         "bus",
@@ -104,6 +108,7 @@ class Lifetime:
         self.deadline: float = math.inf
         self.check: Callable[[], Awaitable[object]] | None = None
         self.at_work: AtWork | None = None
+        self.alarms: Alarms | None = None
         self.children: Mapping[str, Lifetime] = _NO_CHILDREN
         self.scope: trio.CancelScope = trio.CancelScope()
         self.regions: dict[graceful, None] = {}  # in the order in which they were entered
@@ -112,6 +117,7 @@ class Lifetime:
         # These are made when somebody waits; few do.
         self._stop_event: trio.Event | None = None
         self._changed: trio.Event | None = None
+        self._sleepers: set[Alarm] | None = None
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.state}>"
@@ -132,6 +138,35 @@ class Lifetime:
             if self.stop_requested:
                 self._stop_event.set()
         await self._stop_event.wait()
+
+    async def sleep_until(self, when: float) -> bool:
+        """Sleep, but not longer than until the service is told to stop.
+
+        Args:
+            when: seconds on Trio's clock; may have passed.
+
+        Returns: whether the time came before a stop was requested.
+
+        Cancellation: see `wait_stop_requested`.
+        """
+        root = self
+        while root.parent is not None:
+            root = root.parent
+        if root.alarms is None:  # it does not run in a tree
+            with trio.move_on_at(when):
+                await self.wait_stop_requested()
+        elif self.stop_requested or when <= trio.current_time():
+            await trio.lowlevel.checkpoint()
+        else:
+            alarm = root.alarms.set(when)
+            if self._sleepers is None:
+                self._sleepers = set()
+            self._sleepers.add(alarm)
+            try:
+                await alarm.sleep()
+            finally:
+                self._sleepers.remove(alarm)
+        return not self.stop_requested
 
     def publish(
         self, kind: Callable[Concatenate[str, P], Event], *args: P.args, **kwargs: P.kwargs
@@ -228,6 +263,8 @@ class Lifetime:
             region.protect(self.deadline)
         if self._stop_event is not None:
             self._stop_event.set()
+        for alarm in self._sleepers or ():
+            alarm.ring()
         self.scope.cancel()
 
     def cancel(self) -> None:

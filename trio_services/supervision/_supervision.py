@@ -26,6 +26,7 @@ import trio
 
 from ..errors import StopOverdue
 from ..lifecycle import (
+    Alarms,
     Lifetime,
     State,
     enter_service,
@@ -120,10 +121,15 @@ class Supervision:
             with graceful():
                 async with trio.open_nursery() as around:
                     around.start_soon(self.deadlines.run)
+                    if self.life.parent is None:
+                        self.life.alarms = alarms = Alarms()
+                        around.start_soon(alarms.run)
                     try:
                         await self._run_children()
                     finally:
                         self.deadlines.end()
+                        if self.life.alarms is not None:
+                            self.life.alarms.end()
         finally:
             # Also when it was cancelled: what failed is not lost.
             self.outcome.raise_what_failed()

@@ -55,8 +55,4 @@ async def wait_until(when: float, service: Lifetime | None) -> bool:
     if service is None:
         await trio.sleep_until(when)
         return True
-    if service.stop_requested:
-        return False
-    with trio.move_on_at(when):
-        await service.wait_stop_requested()
-    return not service.stop_requested
+    return not service.stop_requested and await service.sleep_until(when)
