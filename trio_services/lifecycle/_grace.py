@@ -24,6 +24,7 @@ import trio
 from ..errors import Failure
 from ._bus import Bus
 from ._events import Event
+from ._injection import HostInjector, ServiceInjector
 from ._state import TRANSITIONS, State
 
 P = ParamSpec("P")
@@ -51,6 +52,8 @@ class Lifetime:
         progressed_at: when it last called `progress()`, in seconds on Trio's clock.
         check: asks the service that runs for its `Health`, if it says by itself how it is.
         children: for a supervisor, the lifetimes below it by name.
+        injector: what opens a scope for each run of a service, if there is a container.
+        injected: the scope of the present run, if it has one.
     """
 
     __slots__ = (
@@ -65,6 +68,8 @@ class Lifetime:
         "deadline",
         "ending",
         "failure",
+        "injected",
+        "injector",
         "name",
         "parent",
         "progressed_at",
@@ -93,6 +98,8 @@ class Lifetime:
         self.deadline: float = math.inf
         self.check: Callable[[], Awaitable[object]] | None = None
         self.children: Mapping[str, Lifetime] = _NO_CHILDREN
+        self.injector: HostInjector | None = parent.injector if parent is not None else None
+        self.injected: ServiceInjector | None = None
         self.scope: trio.CancelScope = trio.CancelScope()
         self.regions: dict[graceful, None] = {}  # in the order in which they were entered
         self.task: trio.lowlevel.Task | None = None
@@ -127,6 +134,29 @@ class Lifetime:
         """Tell who listens of an event of this kind about it."""
         if self.bus.heard:
             self.bus.publish(kind(self.name, *args, **kwargs))
+
+    async def bind(
+        self, function: Callable[..., Awaitable[object]], given: int
+    ) -> Callable[..., Awaitable[object]]:
+        """What to call for each job instead of a function that may ask for more than the job.
+
+        To be called once, in the service's own task and before there are jobs. A function that
+        asks for nothing more is itself returned, and costs nothing.
+
+        Args:
+            function: an async function.
+            given: how many positional arguments it is called with.
+
+        Raises:
+            PlanError: something that it asks for is not provided.
+            Exception: something that all jobs need could not be made.
+
+        Cancellation: at any time.
+        """
+        if self.injected is not None:
+            return await self.injected.bind(function, given)
+        await trio.lowlevel.checkpoint()
+        return function
 
     def at_end(self, name: str, key: object, call: Callable[[], object]) -> bool:
         """Have something called once when a service cannot be started any more.
