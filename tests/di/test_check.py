@@ -221,6 +221,18 @@ def test_arguments_bound_by_a_partial_need_no_provider() -> None:
     ]
 
 
+async def test_arguments_bound_by_a_partial_stay_as_they_are() -> None:
+    container = Container()
+    container.provide(Pool)
+    async with container.open() as host:
+        made = await host.make(partial(Transaction, pool=(mine := Pool())))
+    assert made.pool is mine
+
+
+def test_problem_that_several_have_is_told_once() -> None:
+    assert len(problems(Container(), Transaction, Transaction)) == 1
+
+
 async def echo(stream: trio.SocketStream) -> None:
     pass
 

@@ -21,6 +21,7 @@ from trio.testing import MockClock
 
 from trio_services.di import HOST, JOB, SERVICE, Container, Scope
 from trio_services.errors import DisposalTimeout, InjectionError
+from trio_services.lifecycle import set_aside_cancellations
 
 
 class Boom(Exception):
@@ -103,10 +104,12 @@ async def work(inner: Inner, ending: Ending) -> None:
     await trio.sleep(10 if ending == "cancel" else 1)
 
 
-async def run(container: Container, scope: Scope, ending: Ending = "return") -> trio.CancelScope:
+async def run(
+    container: Container, scope: Scope, ending: Ending = "return", within: float = 2
+) -> trio.CancelScope:
     """Do the work in a scope; the cancel scope around it that may have cancelled it."""
     async with AsyncExitStack() as stack:
-        cancel_scope = stack.enter_context(trio.move_on_after(2))  # noqa: ASYNC122
+        cancel_scope = stack.enter_context(trio.move_on_after(within))  # noqa: ASYNC122
         opened: Any = await stack.enter_async_context(container.open())
         if scope >= SERVICE:
             opened = await stack.enter_async_context(opened.open_service())
@@ -240,27 +243,46 @@ async def test_no_provider_swallows_a_cancellation(scope: Scope, autojump_clock:
     assert story.log == ["inner: Cancelled", "middle: Cancelled", "outer: Cancelled"]
 
 
-@every_scope
+@pytest.mark.parametrize("scope", [SERVICE, JOB])
 @pytest.mark.parametrize("fails", ["inner", "middle", "outer"])
 async def test_cancellation_comes_out_beside_a_failed_disposal(
     scope: Scope, fails: str, autojump_clock: MockClock
 ) -> None:
     story = Story(fails=(fails,))
-    went_on = False
-    with pytest.raises(ExceptionGroup) as caught:  # noqa: ASYNC401, PT012
-        with trio.CancelScope() as cancel_scope:
-            async with trio.open_nursery() as nursery:
+    came_out: list[BaseException] = []
 
-                async def cancel_later() -> None:
-                    await trio.sleep(2)
-                    cancel_scope.cancel()
+    async def cancelled_work() -> None:
+        with trio.move_on_after(2):
+            try:
+                await run(story.container(scope), scope, "cancel", within=100)
+            except BaseException as error:
+                came_out.append(error)
+                raise
 
-                nursery.start_soon(cancel_later)
-                await run(story.container(scope), scope, "cancel")
-                went_on = True
-        raise AssertionError
-    assert caught.group_contains(Boom, match=fails)
-    assert not went_on
+    with pytest.raises(ExceptionGroup) as caught:  # noqa: ASYNC401
+        await cancelled_work()
+    assert [str(error) for error in caught.value.exceptions] == [fails]
+    cancelled, rest = set_aside_cancellations(came_out[0])
+    assert cancelled is not None
+    assert str(rest) == fails
+
+
+async def test_host_scope_tells_a_failed_disposal_also_when_cancelled(
+    autojump_clock: MockClock,
+) -> None:
+    story = Story(fails=("middle",))
+    with pytest.raises(Boom, match="middle"):
+        await run(story.container(HOST), HOST, "cancel")
+
+
+async def test_error_of_a_disposal_has_the_one_before_as_its_context(
+    autojump_clock: MockClock,
+) -> None:
+    plan = Plan((frozenset(), frozenset({0})), (JOB, JOB), frozenset({0, 1}), (1,), "return")
+    container = plan.container([Outer, Inner])
+    with pytest.raises(Boom, match="0") as caught:
+        await run(container, JOB)
+    assert str(caught.value.__context__) == "1"
 
 
 async def test_failure_to_make_an_object_disposes_of_what_it_needed(
@@ -308,11 +330,16 @@ async def test_work_that_a_provider_cuts_short_without_an_error_has_failed(
             yield Inner()
 
     container = Story().container(JOB).override(Inner, limited)
+    came_out: list[BaseException] = []
     async with container.open() as host, host.open_service() as service:
-        with pytest.raises(InjectionError, match="has cancelled the work, without an error"):  # noqa: PT012
+        try:
             async with service.open_job() as job:
                 await job.get(Inner)
                 await trio.sleep(10)
+        except BaseException as error:  # noqa: ASYNC103
+            came_out.append(error)
+    assert [type(error) for error in came_out] == [InjectionError]
+    assert str(came_out[0]) == "what was provided has cancelled the work, without an error"
 
 
 def with_nursery(scope: Scope, log: list[str], fails_after: float = 1000) -> Container:
@@ -397,6 +424,42 @@ async def test_host_objects_outlast_a_cancellation_until_those_who_use_them_have
                     story.log.append("user gone")
     assert story.log[0] == "user gone"
     assert len(story.log) == 4
+
+
+async def test_host_objects_are_still_made_for_those_who_are_going(
+    autojump_clock: MockClock,
+) -> None:
+    story = Story()
+    got: list[Inner] = []
+    with trio.move_on_after(2):
+        async with story.container(HOST).open() as host:
+            try:
+                await trio.sleep(100)
+            finally:
+                with trio.move_on_after(10, shield=True):
+                    got.append(await host.get(Inner))
+    assert len(got) == 1
+    assert len(story.log) == 3
+
+
+async def test_host_scope_that_has_failed_makes_nothing_any_more(
+    autojump_clock: MockClock,
+) -> None:
+    container = with_nursery(HOST, [], fails_after=1)
+    container.provide(Middle)
+    told: list[str] = []
+    with pytest.raises(Boom, match="connection lost"):  # noqa: PT012
+        async with container.open() as host:
+            await host.get(Inner)
+            try:
+                await trio.sleep(100)
+            finally:
+                with trio.move_on_after(10, shield=True):  # noqa: ASYNC912
+                    try:
+                        await host.get(Middle)
+                    except InjectionError as error:
+                        told.append(str(error))
+    assert told == ["no Middle any more: the HOST scope is closed"]
 
 
 async def test_exit_that_was_asked_for_comes_out_of_a_factory(autojump_clock: MockClock) -> None:

@@ -328,6 +328,19 @@ async def test_objects_of_a_service_or_job_are_asked_for_in_its_own_task() -> No
         assert await in_another_task(service.get, Pool) is await host.get(Pool)
 
 
+class Shop:
+    def __init__(self, cache: Cache) -> None:
+        self.cache = cache
+
+
+async def test_what_was_made_along_with_another_object_is_there_for_all() -> None:
+    container = everything()
+    container.provide(Shop, scope=SERVICE)
+    async with container.open() as host, host.open_service() as service:
+        shop = await service.get(Shop)
+        assert await in_another_task(service.get, Cache) is shop.cache
+
+
 async def test_factory_may_ask_the_host_scope_itself() -> None:
     asked: list[HostScope] = []
 

@@ -204,7 +204,11 @@ async def test_scope_of_a_service_is_there_without_anything_in_it(
         seen.append(current_service().injected is not None)
 
     story = Story()
-    await serve(Supervisor("app", [Supervisor("inner", [idle])]), container=story.container())
+    tree = Supervisor("app", [Supervisor("inner", [idle])])
+    async with open_host(tree, container=story.container()) as host:
+        await trio.sleep(1)
+        (inner,) = host.tree.life.children["inner"].children.values()
+        assert inner.injected is None
     assert seen == [True]
     assert story.log == []
 

@@ -105,7 +105,6 @@ class Contents:
                     if raised.__context__ is None:
                         raised.__context__ = came_out
                     came_out = raised
-        guard.shield = False
         guard.__exit__(None, None, None)
         if late:
             overdue = DisposalTimeout(late, self._within)

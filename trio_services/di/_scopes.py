@@ -156,11 +156,11 @@ class HostScope(OpenScope):
                 await self._grant(wish)
         except BaseException as raised:  # noqa: BLE001, ASYNC103 -- what is provided has failed
             error = raised
+            self._wishes.close()
             nursery.cancel_scope.cancel()
             # Those who use it are going. They have their own deadlines.
             with trio.CancelScope(shield=True):
                 await self._left.wait()
-        self._wishes.close()
         came_out = await self._contents.close(error or self._error)
         _, cause = set_aside_cancellations(came_out)
         _, raised_by_work = set_aside_cancellations(self._error)
@@ -170,8 +170,10 @@ class HostScope(OpenScope):
     async def _grant(self, wish: _Wish) -> None:
         try:
             wish.object = await self._objects.get(wish.provided)
-        except Exception as error:  # noqa: BLE001 -- it is raised where it was asked for
-            wish.error = error
+        except BaseException as error:
+            if set_aside_cancellations(error)[0] is not None:
+                raise
+            wish.error = error  # it is raised where it was asked for
         wish.granted.set()
 
     def leave(self, error: BaseException | None) -> None:
@@ -188,7 +190,7 @@ class _Wish:
 
     provided: object
     object: object = None
-    error: Exception | None = None
+    error: BaseException | None = None
     granted: trio.Event = attrs.Factory(trio.Event)
 
 
