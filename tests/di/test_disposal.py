@@ -303,6 +303,29 @@ async def test_failure_to_make_an_object_disposes_of_what_it_needed(
     assert story.log == ["middle: Boom", "outer: Boom"]
 
 
+@every_scope
+@pytest.mark.parametrize("steps", range(25))
+async def test_whenever_it_is_cancelled_all_that_was_entered_is_left(
+    scope: Scope, steps: int, autojump_clock: MockClock
+) -> None:
+    plan = Plan(
+        (frozenset(), frozenset({0}), frozenset({1})), (scope,) * 3, frozenset(), (2,), "return"
+    )
+
+    async def cancel_later(around: trio.CancelScope) -> None:
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
+        around.cancel()
+
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as around:
+            nursery.start_soon(cancel_later, around)
+            await run(plan.container([Outer, Middle, Inner]), scope, within=100)
+        assert around.cancelled_caught
+    assert [number for number, _ in plan.left] == plan.entered[::-1]
+    assert all(saw_error for _, saw_error in plan.left)
+
+
 # -- providers with cancel scopes and nurseries of their own -------------------------------
 
 
