@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING
 from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from .di import (
+        HOST as HOST,
+        JOB as JOB,
+        SERVICE as SERVICE,
+        Container as Container,
+    )
     from .errors import (
         ConfigError as ConfigError,
+        DisposalTimeout as DisposalTimeout,
+        InjectionError as InjectionError,
         PlanError as PlanError,
         QueueClosed as QueueClosed,
         QueueFull as QueueFull,
@@ -55,14 +63,20 @@ if TYPE_CHECKING:
     from .timers import Tick as Tick, every as every
 
 __all__ = [
+    "HOST",
+    "JOB",
+    "SERVICE",
     "Backoff",
     "Breaker",
     "Child",
     "ConfigError",
+    "Container",
     "Discard",
+    "DisposalTimeout",
     "Health",
     "Host",
     "HostSettings",
+    "InjectionError",
     "Limit",
     "PlanError",
     "QueueClosed",
@@ -95,8 +109,11 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "di": ("HOST", "JOB", "SERVICE", "Container"),
     "errors": (
         "ConfigError",
+        "DisposalTimeout",
+        "InjectionError",
         "PlanError",
         "QueueClosed",
         "QueueFull",

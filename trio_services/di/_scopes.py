@@ -261,25 +261,23 @@ class ServiceScope(OpenScope):
         Args, Raises, Cancellation: as `fill`.
         """
         await trio.lowlevel.checkpoint()
-        asks = self._graph.asks(function, given, JOB)
-        longer = [
-            needed
-            for asked in asks.values()
-            for needed in self._graph.needed(asked)
-            if self._graph.scope_of(needed) < JOB
-        ]
-        for one in longer:
-            await self._get(one)
-        if not asks:
-            return function
-        if set(asks.values()) <= set(longer):
-            return partial(function, **{name: await self._get(one) for name, one in asks.items()})
-        named = tuple(asks.items())
+        shared: dict[str, object] = {}
+        per_job: list[tuple[str, object]] = []
+        for name, asked in self._graph.asks(function, given, JOB).items():
+            if self._graph.scope_of(asked) is JOB:
+                per_job.append((name, asked))
+                for one in self._graph.needed(asked):
+                    if self._graph.scope_of(one) is not JOB:
+                        await self._get(one)
+            else:
+                shared[name] = await self._get(asked)
+        if not per_job:
+            return partial(function, **shared) if shared else function
 
         async def call_in_scope(*args: object) -> object:
             async with JobScope(self, self._graph, self._objects, None) as job:
-                made = {name: await job.objects.get(asked) for name, asked in named}
-                return await function(*args, **made)
+                made = {name: await job.objects.get(asked) for name, asked in per_job}
+                return await function(*args, **shared, **made)
 
         return call_in_scope
 
