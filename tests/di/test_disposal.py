@@ -344,6 +344,21 @@ async def test_time_out_of_a_provider_applies_to_the_work(autojump_clock: MockCl
     assert trio.current_time() == pytest.approx(3)
 
 
+async def test_host_object_that_ends_by_itself_without_an_error_ends_the_work_with_one(
+    autojump_clock: MockClock,
+) -> None:
+    @asynccontextmanager
+    async def limited() -> AsyncGenerator[Inner]:
+        with trio.move_on_after(3):  # noqa: ASYNC100
+            yield Inner()
+
+    container = Container()
+    container.provide(limited)
+    with pytest.raises(InjectionError, match="has ended by itself, without an error"):
+        await run(container, HOST, "cancel", within=100)
+    assert trio.current_time() == pytest.approx(3)
+
+
 async def test_work_that_a_provider_cuts_short_without_an_error_has_failed(
     autojump_clock: MockClock,
 ) -> None:

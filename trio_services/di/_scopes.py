@@ -163,6 +163,8 @@ class HostScope(OpenScope):
                 await self._left.wait()
         came_out = await self._contents.close(error or self._error)
         _, cause = set_aside_cancellations(came_out)
+        if error is not None and cause is None:
+            cause = InjectionError("what was provided has ended by itself, without an error")
         _, raised_by_work = set_aside_cancellations(self._error)
         if cause is not None and cause is not raised_by_work:
             raise cause
