@@ -317,11 +317,11 @@ async def test_whenever_it_is_cancelled_all_that_was_entered_is_left(
             await trio.lowlevel.checkpoint()
         around.cancel()
 
-    async with trio.open_nursery() as nursery:
-        with trio.CancelScope() as around:
+    with trio.CancelScope() as around:
+        async with trio.open_nursery() as nursery:
             nursery.start_soon(cancel_later, around)
             await run(plan.container([Outer, Middle, Inner]), scope, within=100)
-        assert around.cancelled_caught
+    assert around.cancelled_caught
     assert [number for number, _ in plan.left] == plan.entered[::-1]
     assert all(saw_error for _, saw_error in plan.left)
 

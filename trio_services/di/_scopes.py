@@ -150,22 +150,23 @@ class HostScope(OpenScope):
         Cancellation: by nothing, because the objects have to outlast those who use them.
         """
         self._contents.open(shield=True)
-        error: BaseException | None = None
+        failed: BaseException | None = None
         try:
             async for wish in self._wishes:
                 await self._grant(wish)
         except BaseException as raised:  # noqa: BLE001, ASYNC103 -- what is provided has failed
-            error = raised
+            _, cause = set_aside_cancellations(raised)
+            if cause is not None or not self._left.is_set():  # else it was cut off at the end
+                failed = raised
             self._wishes.close()
             nursery.cancel_scope.cancel()
             # Those who use it are going. They have their own deadlines.
             with trio.CancelScope(shield=True):
                 await self._left.wait()
-        came_out = await self._contents.close(error or self._error)
-        _, cause = set_aside_cancellations(came_out)
-        if error is not None and cause is None:
-            cause = InjectionError("what was provided has ended by itself, without an error")
+        _, cause = set_aside_cancellations(await self._contents.close(failed or self._error))
         _, raised_by_work = set_aside_cancellations(self._error)
+        if cause is None and failed is not None:
+            raise InjectionError("what was provided has ended by itself, without an error")
         if cause is not None and cause is not raised_by_work:
             raise cause
 
