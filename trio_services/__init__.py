@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING
 from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from .di import (
+        HOST as HOST,
+        JOB as JOB,
+        SERVICE as SERVICE,
+        Container as Container,
+    )
     from .errors import (
         BreakerOpen as BreakerOpen,
         BulkheadFull as BulkheadFull,
         ConfigError as ConfigError,
+        DisposalTimeout as DisposalTimeout,
+        InjectionError as InjectionError,
         PlanError as PlanError,
         QueueClosed as QueueClosed,
         QueueFull as QueueFull,
@@ -65,6 +73,9 @@ if TYPE_CHECKING:
     from .timers import Tick as Tick, at as at, every as every
 
 __all__ = [
+    "HOST",
+    "JOB",
+    "SERVICE",
     "Backoff",
     "Batch",
     "Breaker",
@@ -72,10 +83,13 @@ __all__ = [
     "BulkheadFull",
     "Child",
     "ConfigError",
+    "Container",
     "Discard",
+    "DisposalTimeout",
     "Health",
     "Host",
     "HostSettings",
+    "InjectionError",
     "Limit",
     "PlanError",
     "QueueClosed",
@@ -112,10 +126,13 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "di": ("HOST", "JOB", "SERVICE", "Container"),
     "errors": (
         "BreakerOpen",
         "BulkheadFull",
         "ConfigError",
+        "DisposalTimeout",
+        "InjectionError",
         "PlanError",
         "QueueClosed",
         "QueueFull",

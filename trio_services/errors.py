@@ -11,6 +11,8 @@
     ├── StopFailed               services failed while they were being stopped
     ├── StopOverdue              a service ignored its cancellation, and ended long after it
     ├── UnknownService           there is no service with this path
+    ├── InjectionError           what was asked for could not be provided, or not any more
+    │   └── DisposalTimeout          … was not disposed of in time
     ├── TimedOut                 a piece of work took longer than its time-out
     ├── BulkheadFull             so many are at work, and so many wait, that no more may
     ├── BreakerOpen              a circuit breaker has given up
@@ -147,6 +149,28 @@ class StopOverdue(ServicesError):
 
 class UnknownService(ServicesError, LookupError):
     """There is no service with this path, or not now."""
+
+
+class InjectionError(ServicesError):
+    """What was asked for could not be provided now; that nothing provides it is a `PlanError`."""
+
+
+class DisposalTimeout(InjectionError):
+    """What was provided was not disposed of within `within` seconds, and was cut off.
+
+    `provided` names it, in the order of the attempts.
+    """
+
+    def __init__(self, provided: Sequence[str], within: float) -> None:
+        super().__init__(provided, within)
+        self.provided: tuple[str, ...] = tuple(provided)
+        self.within = within
+
+    def __str__(self) -> str:
+        return (
+            f"the disposal of {', '.join(self.provided)} was cut off: it was not done within "
+            f"{self.within:g} s; make it faster, or raise the container's dispose_within"
+        )
 
 
 class TimedOut(ServicesError, TimeoutError):

@@ -60,6 +60,18 @@ async def test_breaker_lets_the_shop_go_on_without_its_rates() -> None:
     ]
 
 
+async def test_injection_commits_a_transfer_or_rolls_it_back() -> None:
+    async with running("python injection.py", EXAMPLES) as program:
+        assert await program.ended() == 0
+    assert [line for line in program.lines if "INFO" not in line] == [
+        "{'ann': 30, 'bob': 70}",
+        "50 euros: CHECK constraint failed: euros >= 0",
+        "{'ann': 30, 'bob': 70}",
+        "{'ann': 10, 'bob': 90}",
+        "the database is closed",
+    ]
+
+
 async def test_polite_stop_finishes_the_transfer_in_hand_and_begins_no_other() -> None:
     async with running("python polite_stop.py", EXAMPLES) as program:
         await program.has_printed(("transfer 1: taken",))

@@ -15,7 +15,7 @@ import trio
 from attrs import validators
 
 from ..errors import PlanError, RestartLimitExceeded, StopFailed, StopOverdue
-from ..lifecycle import events
+from ..lifecycle import Injector, events
 from ..services import AnyService
 from ..supervision import STOP_WITHIN
 from ..telemetry import LogSettings, configure_logs, log_critical
@@ -43,6 +43,7 @@ def run(
     *,
     config: HostSettings | None = None,
     companions: Sequence[Companion] = (),
+    container: Injector | None = None,
 ) -> int:
     """Run an application as this process: signals, logs, and an exit in time.
 
@@ -54,6 +55,7 @@ def run(
         tree: a supervisor, or a single service.
         config: how to run it.
         companions: make services that need the host itself.
+        container: what services and jobs get by the types of their parameters; see `Container`.
 
     Returns: 0, when all services ended or were stopped cleanly.
 
@@ -65,7 +67,7 @@ def run(
     settings = config or HostSettings()
     configure_logs(settings.log)
     try:
-        host = Host(tree, settings.stop_within, companions)
+        host = Host(tree, settings.stop_within, companions, container)
     except PlanError as error:
         print(error, file=sys.stderr)  # noqa: T201 -- usage, before there is anything to log
         sys.exit(2)

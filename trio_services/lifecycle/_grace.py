@@ -25,6 +25,7 @@ from ..errors import Failure
 from ._alarms import Alarm, Alarms
 from ._bus import Bus
 from ._events import Event
+from ._injection import HostInjector, ServiceInjector
 from ._state import TRANSITIONS, State
 
 P = ParamSpec("P")
@@ -63,6 +64,8 @@ class Lifetime:
         at_work: what the service lets others look at and steer while it runs, if anything.
         alarms: at the root, those of all services.
         children: for a supervisor, the lifetimes below it by name.
+        injector: what opens a scope for each run of a service, if there is a container.
+        injected: the scope of the present run, if it has one.
     """
 
     __slots__ = (
@@ -80,6 +83,8 @@ class Lifetime:
         "deadline",
         "ending",
         "failure",
+        "injected",
+        "injector",
         "name",
         "parent",
         "progressed_at",
@@ -110,6 +115,8 @@ class Lifetime:
         self.at_work: AtWork | None = None
         self.alarms: Alarms | None = None
         self.children: Mapping[str, Lifetime] = _NO_CHILDREN
+        self.injector: HostInjector | None = parent.injector if parent is not None else None
+        self.injected: ServiceInjector | None = None
         self.scope: trio.CancelScope = trio.CancelScope()
         self.regions: dict[graceful, None] = {}  # in the order in which they were entered
         self.task: trio.lowlevel.Task | None = None
@@ -174,6 +181,29 @@ class Lifetime:
         """Tell who listens of an event of this kind about it."""
         if self.bus.heard:
             self.bus.publish(kind(self.name, *args, **kwargs))
+
+    async def bind(
+        self, function: Callable[..., Awaitable[object]], given: int
+    ) -> Callable[..., Awaitable[object]]:
+        """What to call for each job instead of a function that may ask for more than the job.
+
+        To be called once, in the service's own task and before there are jobs. A function that
+        asks for nothing more is itself returned, and costs nothing.
+
+        Args:
+            function: an async function.
+            given: how many positional arguments it is called with.
+
+        Raises:
+            PlanError: something that it asks for is not provided.
+            Exception: something that all jobs need could not be made.
+
+        Cancellation: at any time.
+        """
+        if self.injected is not None:
+            return await self.injected.bind(function, given)
+        await trio.lowlevel.checkpoint()
+        return function
 
     def at_end(self, name: str, key: object, call: Callable[[], object]) -> bool:
         """Have something called once when a service cannot be started any more.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import attrs
@@ -89,21 +90,22 @@ class Pool(Generic[T]):
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
         """Work until there are no more jobs, or until a stop."""
         spec = self._spec
+        handler: Callable[..., Any] = spec.handler
+        if spec.isolation == "task":
+            handler = await self._service.bind(handler, 1)
         policy = Policy[Any](
             retry=spec.retry,
             rate=spec.rate,
             breaker=self._breaker,
-            fallback=spec.fallback,
-            on_dead=spec.on_dead,
+            fallback=spec.fallback and await self._service.bind(spec.fallback, 2),
+            on_dead=spec.on_dead and await self._service.bind(spec.on_dead, 2),
             drain=spec.drain,
         )
         async with (
-            isolated(
-                spec.handler, spec.isolation, timeout=spec.timeout, count=spec.count
-            ) as handler,
+            isolated(handler, spec.isolation, timeout=spec.timeout, count=spec.count) as call,
             trio.open_nursery() as attendants,
         ):
-            self._runner = Runner[Any](self._service, handler, policy, spec.queue)
+            self._runner = Runner[Any](self._service, call, policy, spec.queue)
             if self._gatherer is not None:
                 attendants.start_soon(self._gatherer.heed_stops)
             async with trio.open_nursery() as self._nursery:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -57,11 +58,14 @@ class Timetable:
     Args:
         spec: what it is a run of.
         service: its lifetime.
+        call: what to call.
     """
 
-    def __init__(self, spec: Schedule, service: Lifetime) -> None:
+    def __init__(
+        self, spec: Schedule, service: Lifetime, call: Callable[[], Awaitable[object]]
+    ) -> None:
         async def make(_: Tick) -> None:
-            await spec.call()
+            await call()
 
         self._spec = spec
         self._service = service

@@ -1,6 +1,7 @@
 """Supervision: trees of services that are started, restarted and stopped."""
 
 from ._child import Child as Child, Restart as Restart
+from ._injection import check_injection as check_injection
 from ._plan import Strategy as Strategy, check_budget as check_budget
 from ._restarts import Limit as Limit
 from ._statistics import ServiceStatistics as ServiceStatistics

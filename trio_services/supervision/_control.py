@@ -13,6 +13,7 @@ from ..queues import Pool
 from ..resilience import BreakerState, Circuit
 from ..services import AnyService
 from ._child import Child
+from ._injection import check_injection
 from ._plan import check_budget, longest_path, problems_of, stop_within
 from ._record import Record, Then
 from ._statistics import ServiceStatistics, ask, take
@@ -237,6 +238,8 @@ class Control:
             raise PlanError(f"{life.name} has a child named {child.name!r} already; give it name=")
         if problems := problems_of(life.name, child, records.keys()):
             raise PlanError("\n".join(problems))
+        if life.injector is not None:
+            check_injection(life.injector, [child.service])
         for name in child.after:
             if records[name].then is Then.LEAVE:
                 raise PlanError(f"{life.name}/{child.name} comes after {name}, which is removed")

@@ -27,6 +27,7 @@ import trio
 from ..errors import StopOverdue
 from ..lifecycle import (
     Alarms,
+    HostInjector,
     Lifetime,
     State,
     enter_service,
@@ -35,7 +36,7 @@ from ..lifecycle import (
     set_aside_cancellations,
 )
 from ..resilience import BreakerState, Circuit, Window
-from ..services import Service, start
+from ..services import Service, run_injected, start
 from ._collection import collection_paused, next_steps
 from ._deadlines import Deadlines
 from ._endings import after_run
@@ -173,7 +174,10 @@ class Supervision:
         try:
             with record.scope:
                 if not record.stop_requested:
-                    running = start(record.child.service, record.readiness)
+                    if record.injector is None:
+                        running = start(record.child.service, record.readiness)
+                    else:
+                        running = self._run_injected(record, record.injector, record.readiness)
                     if not record.readiness:
                         self.deadlines.set(record, trio.current_time() + record.start_within)
                     await _interruptible(running)
@@ -193,6 +197,16 @@ class Supervision:
         del error
         if cancelled is not None:
             raise cancelled
+
+    async def _run_injected(
+        self, record: Record, injector: HostInjector, readiness: Readiness
+    ) -> None:
+        async with injector.open_service() as scope:
+            record.injected = scope
+            try:
+                await run_injected(record.child.service, scope, readiness)
+            finally:
+                record.injected = None
 
     def became_ready(self, record: Record, value: object) -> None:
         """A child said that it is ready."""
