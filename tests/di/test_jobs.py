@@ -143,7 +143,7 @@ async def test_batches_fallbacks_and_dead_letters_get_what_they_ask_for(
         closed(1, 2),
         handle,
         batch=Batch(2),
-        fallback=fall_back,  # type: ignore[arg-type]
+        fallback=fall_back,
         on_dead=bury,
     )
     await serve(workers, container=container_with(ledger))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Concatenate, Generic, Protocol, TypeVar, cast
 
 import attrs
 import trio
@@ -38,7 +38,7 @@ from ._job import DeadLetter, Discard, Job, Outcome, RetryLater, current_job
 T = TypeVar("T")
 
 Handler = Callable[[T], Awaitable[object]]
-OnFailure = Callable[[T, Exception], Awaitable[object]]
+OnFailure = Callable[Concatenate[T, Exception, ...], Awaitable[object]]
 """What gets an item whose job has failed for good, and the last error."""
 
 _ONCE = Retry(attempts=1)

@@ -81,9 +81,11 @@ class Workers(Service, Generic[T]):
     batch: Batch | None = attrs.field(default=None, kw_only=True)
     key: Callable[[T], Hashable] | None = attrs.field(default=None, kw_only=True)
     isolation: Isolation = attrs.field(default="task", kw_only=True)
-    fallback: OnFailure[T] | None = attrs.field(default=None, kw_only=True)
+    fallback: OnFailure[T] | OnFailure[list[T]] | None = attrs.field(default=None, kw_only=True)
     on_dead: OnFailure[T] | None = attrs.field(default=None, kw_only=True)
-    on_left: Callable[[T], Awaitable[object]] | None = attrs.field(default=None, kw_only=True)
+    on_left: Callable[Concatenate[T, ...], Awaitable[object]] | None = attrs.field(
+        default=None, kw_only=True
+    )
     drain: bool = attrs.field(default=False, kw_only=True)
     feeds: tuple[WorkQueue[Any], ...] = attrs.field(default=(), kw_only=True, converter=_queues)
 
