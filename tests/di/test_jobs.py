@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from loguru import logger
 
 from trio_services import (
     JOB,
@@ -23,6 +24,7 @@ from trio_services import (
     serve,
 )
 from trio_services.resilience import Backoff, Retry
+from trio_services.telemetry import Logger
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -199,3 +201,37 @@ async def test_what_a_handler_asks_for_in_vain_is_told_before_anything_starts() 
     lines = str(caught.value).splitlines()
     assert len(lines) == 2
     assert all("no provider for Transaction (asked by " in line for line in lines)
+
+
+async def test_services_and_jobs_get_the_logger_of_their_service(
+    autojump_clock: MockClock,
+) -> None:
+    lines: list[str] = []
+
+    async def handle(item: int, log: Logger) -> None:
+        await trio.lowlevel.checkpoint()
+        log.info(f"item {item}")
+
+    number = logger.add(lines.append, format="{extra[service]}: {message}", level="INFO")
+    try:
+        tree = Supervisor("app", [Child(Workers(closed(1), handle), name="pool")])
+        await serve(tree, container=Container())
+    finally:
+        logger.remove(number)
+    assert "app/pool: item 1\n" in lines
+
+
+async def test_logger_that_is_provided_comes_before_that_of_the_framework(
+    autojump_clock: MockClock,
+) -> None:
+    seen: list[Logger] = []
+    own = logger.bind(own=True)
+
+    async def handle(item: int, log: Logger) -> None:
+        await trio.lowlevel.checkpoint()
+        seen.append(log)
+
+    container = Container()
+    container.provide_value(own, as_type=Logger)
+    await serve(Workers(closed(1), handle), container=container)
+    assert seen == [own]

@@ -105,6 +105,16 @@ class Container:
         container._providers[provider.type] = other
         return container
 
+    def with_default(self, factory: Callable[..., object], *, scope: Scope = HOST) -> Container:
+        """A container like this one, which has a factory's objects made if nothing else does.
+
+        Args, Raises: see `provide`.
+        """
+        provider = provider_of(factory, scope)
+        container = Container(dispose_within=self.dispose_within)
+        container._providers = {provider.type: provider, **self._providers}
+        return container
+
     def check(self, *services: Callable[..., object], jobs: Iterable[JobCall] = ()) -> None:
         """See that all that is asked for can be provided; nothing is made.
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
 from ..errors import Failure
-from ..lifecycle import Bus, HealthStatus, Injector, Lifetime, State
+from ..lifecycle import Bus, HealthStatus, Lifetime, State
 from ..services import AnyService
 from ..supervision import (
     STOP_WITHIN,
@@ -20,7 +21,10 @@ from ..supervision import (
     check_budget,
     check_injection,
 )
-from ..telemetry import EventLog
+from ..telemetry import EventLog, service_logger
+
+if TYPE_CHECKING:
+    from ..di import Container
 
 Companion = Callable[["Host"], Child]
 """Makes a service that needs the host itself.
@@ -43,7 +47,7 @@ class Host:
         tree: AnyService,
         stop_within: float,
         companions: Sequence[Companion] = (),
-        container: Injector | None = None,
+        container: Container | None = None,
     ) -> None:
         root = tree if isinstance(tree, Supervisor) else Supervisor("app", [Child(tree)])
         first = [make(self) for make in companions]
@@ -56,6 +60,7 @@ class Host:
             root = attrs.evolve(root, children=(*first, *rest))
         worst_stop = root.worst_stop
         if container is not None:
+            container = with_logger(container)
             check_injection(container, [root])
             worst_stop += container.dispose_within
         check_budget(root.name, worst_stop, stop_within)
@@ -146,6 +151,13 @@ class Host:
                     yield
 
 
+def with_logger(container: Container) -> Container:
+    """A container which has for each service the logger that is bound to it."""
+    from ..di import SERVICE  # which is there if there is a container, and slow to import if not
+
+    return container.with_default(service_logger, scope=SERVICE)
+
+
 def _leaves(life: Lifetime) -> Iterator[Lifetime]:
     if life.children:
         for child in life.children.values():
@@ -193,7 +205,7 @@ async def open_host(
     *,
     stop_within: float = STOP_WITHIN,
     companions: Sequence[Companion] = (),
-    container: Injector | None = None,
+    container: Container | None = None,
 ) -> AsyncGenerator[Host, None]:
     """Run an application inside this block: ready on entry, stopped on exit.
 
@@ -219,7 +231,7 @@ async def serve(
     *,
     stop_within: float = STOP_WITHIN,
     companions: Sequence[Companion] = (),
-    container: Injector | None = None,
+    container: Container | None = None,
     task_status: trio.TaskStatus[Host] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run an application until all its services have ended; ``await nursery.start(serve, tree)``.

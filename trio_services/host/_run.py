@@ -8,19 +8,22 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 import trio
 from attrs import validators
 
 from ..errors import PlanError, RestartLimitExceeded, StopFailed, StopOverdue
-from ..lifecycle import Injector, events
+from ..lifecycle import events
 from ..services import AnyService
 from ..supervision import STOP_WITHIN
 from ..telemetry import LogSettings, configure_logs, log_critical
 from ._guard import Guard
 from ._host import Companion, Host
+
+if TYPE_CHECKING:
+    from ..di import Container
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -43,7 +46,7 @@ def run(
     *,
     config: HostSettings | None = None,
     companions: Sequence[Companion] = (),
-    container: Injector | None = None,
+    container: Container | None = None,
 ) -> int:
     """Run an application as this process: signals, logs, and an exit in time.
 
