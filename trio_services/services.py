@@ -12,7 +12,7 @@ from typing import ParamSpec, cast
 import attrs
 import trio
 
-from .lifecycle import Health, JobCall, Lifetime, ServiceInjector, surrounding_service
+from .lifecycle import Health, HostInjector, JobCall, Lifetime, surrounding_service
 
 P = ParamSpec("P")
 
@@ -146,12 +146,17 @@ def start(service: AnyService, task_status: trio.TaskStatus[None]) -> Awaitable[
 
 
 async def run_injected(
-    service: AnyService, injector: ServiceInjector, task_status: trio.TaskStatus[None]
+    service: AnyService, life: Lifetime, injector: HostInjector, task_status: trio.TaskStatus[None]
 ) -> None:
-    """One run of a service, which gets what it asks for by the types of its parameters."""
-    call = factory_of(service)
-    filled = service if call is None else cast("AnyService", await injector.fill(call))
-    await start(filled, task_status)
+    """One run of a service, in a scope of which it gets what it and its jobs ask for by type."""
+    async with injector.open_service() as scope:
+        life.injected = scope
+        try:
+            call = factory_of(service)
+            filled = service if call is None else cast("AnyService", await scope.fill(call))
+            await start(filled, task_status)
+        finally:
+            life.injected = None
 
 
 def factory_of(service: AnyService) -> Callable[..., object] | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 import attrs
@@ -296,6 +298,55 @@ async def test_binding_what_cannot_be_provided_is_refused() -> None:
     async with everything().open() as host, host.open_service() as service:
         with pytest.raises(PlanError, match="no provider for Options"):
             await service.bind(handle, 0)
+
+
+@pytest.mark.parametrize("ending", ["return", "raise", "cancel"])
+async def test_nothing_of_a_job_is_kept(ending: str, autojump_clock: MockClock) -> None:
+    kept: list[weakref.ref[Transaction]] = []
+
+    async def handle(transaction: Transaction) -> None:
+        kept.append(weakref.ref(transaction))
+        if ending == "raise":
+            raise ValueError
+        await trio.sleep(2 if ending == "cancel" else 0)
+
+    async with everything().open() as host, host.open_service() as service:
+        bound = await service.bind(handle, 0)
+        gc.disable()
+        try:
+            with trio.move_on_after(1), suppress(ValueError):
+                await bound()
+            await trio.lowlevel.checkpoint()  # until then Trio itself keeps its last cancellation
+            assert kept[0]() is None
+        finally:
+            gc.enable()
+
+
+class Refused(Exception):
+    """What fails here."""
+
+
+async def test_nothing_of_a_failure_to_make_an_object_is_kept() -> None:
+    kept: list[weakref.ref[Refused]] = []
+
+    async def connect() -> Pool:
+        await trio.lowlevel.checkpoint()
+        error = Refused()
+        kept.append(weakref.ref(error))
+        try:
+            raise error
+        finally:
+            del error
+
+    async with everything().override(Pool, connect).open() as host:
+        gc.disable()
+        try:
+            with suppress(Refused):
+                await host.get(Pool)
+            await wait_all_tasks_blocked()
+            assert kept[0]() is None
+        finally:
+            gc.enable()
 
 
 # -- which task makes them -----------------------------------------------------------------

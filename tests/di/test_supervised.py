@@ -380,6 +380,56 @@ async def test_disposal_has_to_fit_into_the_time_of_the_stop() -> None:
         await serve(tree, stop_within=12, container=container)
 
 
+async def test_failure_of_a_host_object_stops_the_services_in_order(
+    autojump_clock: MockClock,
+) -> None:
+    story = Story()
+
+    @asynccontextmanager
+    async def pool() -> AsyncGenerator[Pool]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lose_connection)
+            try:
+                yield Pool()
+            finally:
+                story.log.append("pool closed")
+
+    async def lose_connection() -> None:
+        await trio.sleep(3)
+        raise Boom("connection lost")
+
+    async def handle(item: str, transaction: Transaction) -> None:
+        await trio.sleep(5)
+
+    tree = Supervisor("app", [Jobs(handle, ("one",))])
+    with pytest.raises(Boom, match="connection lost"):
+        await serve(tree, container=story.container().override(Pool, pool))
+    assert story.log == ["commit", "client: fine", "pool closed"]
+    assert trio.current_time() == pytest.approx(5)
+
+
+def test_disposal_that_hangs_at_the_end_of_a_process_is_told_with_status_1(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    @asynccontextmanager
+    async def pool() -> AsyncGenerator[Pool]:
+        yield Pool()
+        await trio.sleep_forever()
+
+    async def use(pool: Pool) -> None:
+        await trio.lowlevel.checkpoint()
+
+    use.__annotations__["pool"] = Pool
+    container = Container(dispose_within=0.1)
+    container.provide(pool)
+    with pytest.raises(SystemExit) as caught:
+        run(use, container=container)
+    assert caught.value.code == 1
+    told = capfd.readouterr().err
+    assert "the disposal of Pool was cut off: it was not done within 0.1 s" in told
+    assert "Traceback" not in told
+
+
 # -- other trees ---------------------------------------------------------------------------
 
 

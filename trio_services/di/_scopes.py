@@ -9,93 +9,24 @@ and disposes of them. What a JOB needs from longer scopes is made before any job
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import attrs
 import trio
 
 from ..errors import InjectionError
 from ..lifecycle import JobCall, set_aside_cancellations, single_errors_as_themselves
+from ._asking import OpenScope
 from ._contents import Contents, settle
 from ._graph import Graph
 from ._objects import Objects, host_objects
-from ._providers import HOST, JOB, SERVICE, Scope, told
-
-T = TypeVar("T")
+from ._providers import HOST, JOB, SERVICE, told
 
 Values = Mapping[type[object], object]
-
-
-class OpenScope(ABC):
-    """Somewhere to ask for objects.
-
-    Args:
-        graph: all providers.
-        scope: how long it is open.
-    """
-
-    __slots__ = ("_graph", "_scope")
-
-    def __init__(self, graph: Graph, scope: Scope) -> None:
-        self._graph = graph
-        self._scope = scope
-
-    async def get(self, provided: type[T]) -> T:
-        """The object of a type, made now if there is none yet.
-
-        Raises:
-            PlanError: there is no provider for it in this scope.
-            InjectionError: it cannot be made here, or not any more.
-            Exception: whatever its factory raises; it is tried again when it is asked for again.
-
-        Cancellation: at any time.
-        """
-        await trio.lowlevel.checkpoint()
-        self._graph.require(provided, self._scope)
-        made: T = await self._get(provided)
-        return made
-
-    async def fill(self, function: Callable[..., T], given: int = 0) -> Callable[..., T]:
-        """A function with the arguments that it asks for; itself if it asks for nothing.
-
-        Args:
-            function: what parameters it has whose types are provided, it gets by their names.
-            given: how many positional arguments it will be called with; they come first.
-
-        Raises: as `get` does.
-
-        Cancellation: at any time.
-        """
-        await trio.lowlevel.checkpoint()
-        asks = self._graph.asks(function, given, self._scope)
-        if not asks:
-            return function
-        return partial(function, **{name: await self._get(asked) for name, asked in asks.items()})
-
-    async def make(self, factory: Callable[..., T], *args: object) -> T:
-        """What a class makes, or a plain function returns, with what it asks for after `args`.
-
-        Raises, Cancellation: as `fill`.
-        """
-        filled = await self.fill(factory, len(args))
-        return filled(*args)
-
-    async def call(self, function: Callable[..., Awaitable[T]], *args: object) -> T:
-        """What an async function returns, with what it asks for after `args`.
-
-        Raises, Cancellation: as `fill`, and those of the function.
-        """
-        filled = await self.fill(function, len(args))
-        return await filled(*args)
-
-    @abstractmethod
-    async def _get(self, provided: Any) -> Any:
-        """The object of a type that there is a provider for."""
 
 
 class HostScope(OpenScope):
@@ -135,9 +66,13 @@ class HostScope(OpenScope):
                 f"no {told(provided)} any more: the HOST scope is closed"
             ) from None
         await wish.granted.wait()
-        if wish.error is not None:
-            raise wish.error
-        return wish.object
+        error, wish.error = wish.error, None
+        if error is None:
+            return wish.object
+        try:
+            raise error
+        finally:
+            del error  # which would keep itself alive, by its traceback and this frame
 
     async def keep(self, nursery: trio.Nursery) -> None:
         """Make objects as they are asked for, until the scope is left; then dispose of them.
@@ -154,6 +89,7 @@ class HostScope(OpenScope):
         try:
             async for wish in self._wishes:
                 await self._grant(wish)
+                del wish
         except BaseException as raised:  # noqa: BLE001, ASYNC103 -- what is provided has failed
             _, cause = set_aside_cancellations(raised)
             if cause is not None or not self._left.is_set():  # else it was cut off at the end

@@ -14,7 +14,7 @@ import attrs
 import trio
 from attrs import validators
 
-from ..errors import PlanError, RestartLimitExceeded, StopFailed, StopOverdue
+from ..errors import InjectionError, PlanError, RestartLimitExceeded, StopFailed, StopOverdue
 from ..lifecycle import events
 from ..services import AnyService
 from ..supervision import STOP_WITHIN
@@ -111,7 +111,7 @@ async def _main(host: Host, guard: Guard, signals: _Signals) -> int:
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except (RestartLimitExceeded, StopFailed, StopOverdue) as error:
+    except (RestartLimitExceeded, StopFailed, StopOverdue, InjectionError) as error:
         log_critical(str(error))
         return 3 if overdue else 1
     return 3 if overdue else 0

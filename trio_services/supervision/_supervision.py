@@ -27,7 +27,6 @@ import trio
 from ..errors import StopOverdue
 from ..lifecycle import (
     Alarms,
-    HostInjector,
     Lifetime,
     State,
     enter_service,
@@ -177,7 +176,9 @@ class Supervision:
                     if record.injector is None:
                         running = start(record.child.service, record.readiness)
                     else:
-                        running = self._run_injected(record, record.injector, record.readiness)
+                        running = run_injected(
+                            record.child.service, record, record.injector, record.readiness
+                        )
                     if not record.readiness:
                         self.deadlines.set(record, trio.current_time() + record.start_within)
                     await _interruptible(running)
@@ -197,16 +198,6 @@ class Supervision:
         del error
         if cancelled is not None:
             raise cancelled
-
-    async def _run_injected(
-        self, record: Record, injector: HostInjector, readiness: Readiness
-    ) -> None:
-        async with injector.open_service() as scope:
-            record.injected = scope
-            try:
-                await run_injected(record.child.service, scope, readiness)
-            finally:
-                record.injected = None
 
     def became_ready(self, record: Record, value: object) -> None:
         """A child said that it is ready."""
