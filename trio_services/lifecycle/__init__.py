@@ -10,20 +10,20 @@ from ._failure import (
     single_errors_as_themselves as single_errors_as_themselves,
     summarize as summarize,
 )
-from ._grace import (
-    AtWork as AtWork,
-    Lifetime as Lifetime,
-    current_service as current_service,
-    enter_service as enter_service,
-    graceful as graceful,
-    surrounding_service as surrounding_service,
-)
+from ._grace import graceful as graceful
 from ._health import Health as Health, HealthStatus as HealthStatus
 from ._injection import (
     HostInjector as HostInjector,
     Injector as Injector,
     JobCall as JobCall,
     ServiceInjector as ServiceInjector,
+)
+from ._lifetime import (
+    AtWork as AtWork,
+    Lifetime as Lifetime,
+    current_service as current_service,
+    enter_service as enter_service,
+    surrounding_service as surrounding_service,
 )
 from ._state import TRANSITIONS as TRANSITIONS, State as State
 
