@@ -17,6 +17,7 @@ from ._injection import check_injection
 from ._plan import check_budget, longest_path, problems_of, stop_within
 from ._record import Record, Then
 from ._statistics import ServiceStatistics, ask, take
+from ._stopping import tell_to_stop
 from ._supervision import Supervision
 from ._supervisor import as_child
 
@@ -320,7 +321,7 @@ def _end(supervision: Supervision, record: Record, then: Then) -> None:
     record.then = then
     if record.runs:
         record.close_way()
-        supervision.tell_to_stop(record)
+        tell_to_stop(supervision, record)
         return
     again = then is Then.AGAIN
     if record.state is State.BACKING_OFF:
