@@ -130,6 +130,7 @@ class Supervision:
                         self.deadlines.end()
                         if self.life.alarms is not None:
                             self.life.alarms.end()
+                            self.life.alarms = None
         finally:
             # Also when it was cancelled: what failed is not lost.
             self.outcome.raise_what_failed()
@@ -383,7 +384,7 @@ class Supervision:
         ignored = record.readiness is not None and record.readiness.timed_out
         if record.state is State.STOPPING or ignored:
             when = min(when, record.due)
-        record.ending = self.stopping
+        record.ending = self.stopping or record.then is Then.LEAVE
         if record.state is not State.STOPPING:
             was_ready = record.state is State.RUNNING
             ran = record.enter(State.STOPPING)
