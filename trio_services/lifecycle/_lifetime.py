@@ -151,21 +151,28 @@ class Lifetime:
         root = self
         while root.parent is not None:
             root = root.parent
-        if root.alarms is None:  # it does not run in a tree
+        slept = False
+        while not self.stop_requested and trio.current_time() < when:
+            slept = True
+            alarms = root.alarms
+            if alarms is not None:
+                await self._sleep(alarms.set(when))
+                continue
+            # It does not run in a tree, or has left a task behind that lives longer than that.
             with trio.move_on_at(when):
                 await self.wait_stop_requested()
-        elif self.stop_requested or when <= trio.current_time():
+        if not slept:
             await trio.lowlevel.checkpoint()
-        else:
-            alarm = root.alarms.set(when)
-            if self._sleepers is None:
-                self._sleepers = set()
-            self._sleepers.add(alarm)
-            try:
-                await alarm.sleep()
-            finally:
-                self._sleepers.remove(alarm)
         return not self.stop_requested
+
+    async def _sleep(self, alarm: Alarm) -> None:
+        if self._sleepers is None:
+            self._sleepers = set()
+        self._sleepers.add(alarm)
+        try:
+            await alarm.sleep()
+        finally:
+            self._sleepers.remove(alarm)
 
     def publish(
         self, kind: Callable[Concatenate[str, P], Event], *args: P.args, **kwargs: P.kwargs
@@ -215,6 +222,11 @@ class Lifetime:
             return False
         calls[key] = call
         return True
+
+    @property
+    def ends_for_good(self) -> bool:
+        """Whether neither it will be started again nor, with it, a supervisor that it is below."""
+        return self.ending and self._topmost().ending
 
     def _topmost(self) -> Lifetime:
         """That of the supervisor just below the root: with it, this one may be started again."""
@@ -286,7 +298,7 @@ class Lifetime:
         if self._stop_event is not None:
             self._stop_event.set()
         for alarm in self._sleepers or ():
-            alarm.ring()
+            alarm.ring_early()
         self.scope.cancel()
 
     def cancel(self) -> None:

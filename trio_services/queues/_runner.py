@@ -132,6 +132,8 @@ class Runner(Generic[T]):
         """
         current_job.set(job)
         if job.broken is not None:
+            if self._breaker is not None:
+                self._breaker.leave(region)  # if it was to be the probe, it shows nothing
             self._remember(job, job.broken)
             await self._bury(job, job.broken)
             return Outcome.DEAD

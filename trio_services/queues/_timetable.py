@@ -106,14 +106,18 @@ class Timetable:
     async def _one_by_one(self) -> None:
         """No tasks are needed for that: a call is missing to the grid as long as it takes."""
         hair = _HAIR * (self._spec.every or 1.0)
+        ended = busy_since = -math.inf
         with graceful() as region:
             region.suspend()
             async for tick in self._ticks:
-                if (-math.inf if self._ended is None else self._ended) - tick.scheduled > hair:
-                    self._skipped += 1  # it fell due while the call before was still being made
+                if ended - tick.scheduled <= hair:
+                    busy_since = trio.current_time()
+                elif tick.scheduled >= busy_since:
+                    self._skipped += 1  # it fell due while a call was still being made
                     continue
                 region.resume()
                 await self._call(tick, region)
+                ended = trio.current_time()
                 region.suspend()
 
     async def _side_by_side(self, queue: trio.Lock | None) -> None:

@@ -61,7 +61,7 @@ class Workers(Service, Generic[T]):
             raises, they are kept in `queue.dead_letters()`.
         on_left: ``async def on_left(item)`` receives, at the last stop, the items that are left or
             were interrupted, as far as there is time for it.
-        drain: whether a stop closes the queue, and what waits in it is finished too, within
+        drain: whether the last stop closes the queue, and what waits in it is finished too, within
             `stop_within`.
         feeds: the queues that the handler puts items to. They are closed when all who feed them
             have ended because their own queues were closed and empty.
@@ -119,11 +119,10 @@ class Workers(Service, Generic[T]):
         self.enlist(service, service.name)
         on_left = self.on_left and await service.bind(self.on_left, 1)
         pool = Pool(self, service)
-        service.at_work = pool
         try:
             await pool.run(task_status)
         finally:
-            if on_left is not None and service.ending:
+            if on_left is not None and service.ends_for_good:
                 with graceful():
                     await self._offer_left(pool.interrupted, on_left)
         for queue in self.feeds:

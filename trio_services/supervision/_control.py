@@ -157,13 +157,14 @@ class Control:
         Those that are too many finish what they have in hand.
 
         Raises:
-            ServicesError: it is no pool of workers, or does not run.
+            ServicesError: it is no pool of workers, or is not running.
             UnknownService: there is none with this path.
             ValueError: the number is not at least 1.
         """
         _, record = self._find(path)
-        if not isinstance(record.at_work, Pool) or not record.runs:
-            what = "has no workers" if record.runs else f"is {record.state.replace('_', ' ')}"
+        if not isinstance(record.at_work, Pool) or record.state is not State.RUNNING:
+            running = record.state is State.RUNNING
+            what = "has no workers" if running else f"is {record.state.replace('_', ' ')}"
             raise ServicesError(f"{record.name} {what}: there is nothing to resize")
         record.at_work.resize(count)  # pyright: ignore[reportUnknownMemberType] -- of any items
 

@@ -8,7 +8,7 @@ import trio
 
 from ..errors import StopOverdue
 from ..lifecycle import State, events
-from ._record import Record
+from ._record import Record, Then
 from ._stack import stack_of
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def tell_to_stop(supervision: Supervision, record: Record) -> None:
     ignored = record.readiness is not None and record.readiness.timed_out
     if record.state is State.STOPPING or ignored:
         when = min(when, record.due)
-    record.ending = supervision.stopping
+    record.ending = supervision.stopping or record.then is Then.LEAVE
     if record.state is not State.STOPPING:
         was_ready = record.state is State.RUNNING
         ran = record.enter(State.STOPPING)

@@ -129,6 +129,7 @@ class Supervision:
                         self.deadlines.end()
                         if self.life.alarms is not None:
                             self.life.alarms.end()
+                            self.life.alarms = None
         finally:
             # Also when it was cancelled: what failed is not lost.
             self.outcome.raise_what_failed()
