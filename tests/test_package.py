@@ -44,6 +44,7 @@ def test_importing_the_package_imports_nothing_that_is_large() -> None:
     )
     roots = {name.partition(".")[0] for name in loaded}
     large = {"trio", "loguru", "attrs", "attr", "cattrs", "click", "starlette", "hypercorn"}
+    large |= {"psycopg"}
     assert roots & large == set()
     assert [name for name in loaded if name.startswith("trio_services.")] == [
         "trio_services._version"
@@ -62,7 +63,7 @@ def test_room_is_imported_when_it_is_first_used() -> None:
 def test_services_are_run_without_the_parts_of_the_command() -> None:
     loaded = in_a_fresh_python(
         "import json, sys; from trio_services import Supervisor, Workers, every, open_supervisor\n"
-        "print(json.dumps([name for name in ('click', 'starlette', 'hypercorn', 'cattrs', 'loguru')"
+        "print(json.dumps([name for name in ('click', 'starlette', 'hypercorn', 'cattrs', 'loguru', 'psycopg')"
         " if name in sys.modules]))"
     )
     assert loaded == []

@@ -12,6 +12,7 @@
     ├── StopOverdue              a service ignored its cancellation, and ended long after it
     ├── UnknownService           there is no service with this path
     ├── TimedOut                 a piece of work took longer than its time-out
+    ├── CommitUnknown            whether a transaction was committed cannot be known
     ├── QueueFull                the queue has no room and does not wait for any
     └── QueueClosed              the queue accepts no more items
 
@@ -155,6 +156,17 @@ class TimedOut(ServicesError, TimeoutError):
 
     def __str__(self) -> str:
         return f"not done within its time-out of {self.seconds:g} s"
+
+
+class CommitUnknown(ServicesError):
+    """The connection was lost after COMMIT was sent, and before the server has answered.
+
+    The transaction may have been committed or not: look, before it is tried again. The cause is
+    what was wrong with the connection.
+    """
+
+    def __str__(self) -> str:
+        return "the connection was lost during COMMIT: look whether the transaction was committed"
 
 
 class QueueFull(ServicesError):
