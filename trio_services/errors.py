@@ -12,6 +12,9 @@
     ├── StopOverdue              a service ignored its cancellation, and ended long after it
     ├── UnknownService           there is no service with this path
     ├── TimedOut                 a piece of work took longer than its time-out
+    ├── PoolTimeout              no connection to the database became free in time
+    ├── PoolClosed               the pool of connections is not open
+    ├── TooManyRequests          too many wait for a connection already
     ├── CommitUnknown            whether a transaction was committed cannot be known
     ├── QueueFull                the queue has no room and does not wait for any
     └── QueueClosed              the queue accepts no more items
@@ -156,6 +159,50 @@ class TimedOut(ServicesError, TimeoutError):
 
     def __str__(self) -> str:
         return f"not done within its time-out of {self.seconds:g} s"
+
+
+class PoolTimeout(ServicesError, TimeoutError):
+    """No connection of a pool became free within `seconds`.
+
+    `reason` is why the last attempt to connect failed, if it did, and that error is the cause.
+    """
+
+    def __init__(self, pool: str, seconds: float, reason: str = "") -> None:
+        super().__init__(pool, seconds, reason)
+        self.pool = pool
+        self.seconds = seconds
+        self.reason = reason
+
+    def __str__(self) -> str:
+        why = (
+            f"cannot connect: {self.reason}"
+            if self.reason
+            else "all are in use: raise max_size, or hold connections for less time"
+        )
+        return f"no connection of {self.pool} within {self.seconds:g} s; {why}"
+
+
+class PoolClosed(ServicesError):
+    """The pool is not open: it is used outside of its block, or its service does not run."""
+
+    def __init__(self, pool: str) -> None:
+        super().__init__(pool)
+        self.pool = pool
+
+    def __str__(self) -> str:
+        return f"{self.pool} is not open: enter it, or come after the service that it is"
+
+
+class TooManyRequests(ServicesError):
+    """As many as `max_waiting` wait for a connection of the pool already."""
+
+    def __init__(self, pool: str, waiting: int) -> None:
+        super().__init__(pool, waiting)
+        self.pool = pool
+        self.waiting = waiting
+
+    def __str__(self) -> str:
+        return f"{self.waiting} wait for a connection of {self.pool} already"
 
 
 class CommitUnknown(ServicesError):

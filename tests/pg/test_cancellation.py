@@ -195,7 +195,7 @@ async def test_commit_that_was_sent_is_waited_for(server: Server, items: None) -
 async def test_commit_that_is_cancelled_and_not_answered_is_unknown(
     server: Server, items: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trio_services.pg._connection.CLEAN_UP", 0.2)
+    monkeypatch.setattr("trio_services.pg._drive.CLEAN_UP", 0.2)
     async with (
         await pg.connect(server.url) as other,
         await pg.connect(server.url) as connection,
@@ -223,8 +223,8 @@ async def test_connection_is_closed_if_the_server_cannot_be_told(
         await trio.lowlevel.checkpoint()
         raise psycopg.OperationalError("no way")
 
-    monkeypatch.setattr("trio_services.pg._connection.CLEAN_UP", 0.2)
-    monkeypatch.setattr("trio_services.pg._connection.cancel_query", cannot)
+    monkeypatch.setattr("trio_services.pg._drive.CLEAN_UP", 0.2)
+    monkeypatch.setattr("trio_services.pg._drive.cancel_query", cannot)
     connection = await pg.connect(server.url, autocommit=True)
     with trio.move_on_after(0.05) as scope:
         await connection.execute("select pg_sleep(2) /* deaf */")

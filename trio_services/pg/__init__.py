@@ -1,10 +1,18 @@
 """PostgreSQL, native to Trio: psycopg's connections, cursors and adapters without asyncio."""
 
-from ..errors import CommitUnknown as CommitUnknown
-from ._block import Transaction as Transaction
+from ..errors import (
+    CommitUnknown as CommitUnknown,
+    PoolClosed as PoolClosed,
+    PoolTimeout as PoolTimeout,
+    TooManyRequests as TooManyRequests,
+)
+from ._block import Pipeline as Pipeline, ServerCursor as ServerCursor, Transaction as Transaction
 from ._connection import (
     Connection as Connection,
-    Pipeline as Pipeline,
-    ServerCursor as ServerCursor,
     connect as connect,
 )
+from ._drive import CLEAN_UP as CLEAN_UP
+from ._pool import Pool as Pool, open_pool as open_pool
+from ._statistics import PoolStatistics as PoolStatistics
+from ._stock import AnyConnection as AnyConnection
+from ._transaction import Isolation as Isolation

@@ -1,19 +1,67 @@
-"""Transactions and savepoints as blocks that end well under cancellation."""
+"""What is entered and left, such as transactions: it ends well under cancellation."""
 
 from __future__ import annotations
 
 import logging
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
-from psycopg import AsyncTransaction, OperationalError, errors
+import trio
+from psycopg import AsyncPipeline, AsyncServerCursor, AsyncTransaction, OperationalError, errors
 from psycopg.pq import TransactionStatus
+from psycopg.rows import Row
+
+from ._drive import CLEAN_UP
 
 if TYPE_CHECKING:
     from ._connection import Connection
     from ._wait import Steps
 
 logger = logging.getLogger("psycopg")
+
+
+class ServerCursor(AsyncServerCursor[Row]):
+    """A cursor in the server, which is closed there even under cancellation."""
+
+    __slots__ = ()
+
+    async def close(self) -> None:
+        """Close the cursor.
+
+        Cancellation: shielded, for as long as `CLEAN_UP`.
+        """
+        with trio.move_on_after(CLEAN_UP, shield=True):
+            await super().close()
+
+
+class Pipeline(AsyncPipeline):
+    """Pipeline mode, which is left even under cancellation."""
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Receive all results that are outstanding.
+
+        Cancellation: cancels in the server what still runs there.
+        """
+        await self._leave(exc)  # noqa: ASYNC102 -- shielded where it has to be
+
+    async def _leave(self, exc: BaseException | None) -> None:
+        connection = cast("Connection[Any]", self._conn)
+        try:
+            async with self._lock:
+                await connection._driver.ensure(self._exit_gen())
+        except Exception as error:
+            if exc is None:
+                # Results that say "cancelled" were so because the task is.
+                await trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC120
+                raise
+            logger.warning("error ignored terminating %r: %s", self, error)
+        finally:
+            self._exit(exc)
 
 
 class Transaction(AsyncTransaction):
@@ -35,7 +83,7 @@ class Transaction(AsyncTransaction):
 
     def __init__(
         self,
-        connection: Connection[object],
+        connection: Connection[Any],
         savepoint_name: str | None = None,
         force_rollback: bool = False,
         begin: bytes = b"",
@@ -55,8 +103,6 @@ class Transaction(AsyncTransaction):
             except BaseException as error:
                 await self._undo(error)  # noqa: ASYNC102 -- is shielded
                 raise
-            finally:
-                connection._begin = b""
         return self
 
     async def __aexit__(
@@ -86,7 +132,7 @@ class Transaction(AsyncTransaction):
                 raise failed
             try:
                 if self._outer_transaction:
-                    await connection._conclude(self._commit_and_sync())
+                    await connection._driver.conclude(self._commit_and_sync())
                 else:
                     await connection.wait(self._exit_gen(None, None, None))
             except BaseException as error:
@@ -113,10 +159,10 @@ class Transaction(AsyncTransaction):
             self._exit_gen(type(error), error, None) if error else self._exit_gen(None, None, None)
         )
         try:
-            return await self._own_connection()._ensure(gen)
+            return await self._own_connection()._driver.ensure(gen)
         except OperationalError as lost:  # and with it the transaction
             logger.warning("error ignored in rollback of %s: %s", self, lost)
             return False
 
-    def _own_connection(self) -> Connection[object]:
-        return cast("Connection[object]", self._conn)
+    def _own_connection(self) -> Connection[Any]:
+        return cast("Connection[Any]", self._conn)

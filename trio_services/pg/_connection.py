@@ -1,19 +1,8 @@
 """psycopg's asynchronous connection, on Trio.
 
-Theory. psycopg does all its work in generators, which `Connection.wait` drives; so cursors of all
-kinds, COPY, prepared statements and two-phase commit are psycopg's own, unchanged. What has to be
-different is what happens when Trio cancels, since its cancellations go on until the cancelled scope
-is left: each `await` of psycopg's clean-up would be cancelled as well. Three rules make up for it.
-
-1. What has not been sent is not begun. Each wait checks for cancellation before it starts.
-2. What has been sent is seen to its end. The server is asked to cancel it, and the same generator
-   is driven on, shielded, until the server has answered. If it could not be cancelled any more, its
-   result is returned: `Cancelled` out of a query says that the query had no effect. A COMMIT is
-   not cancelled in the server, but waited for.
-3. What a cancellation leaves open is closed on the way: a COPY or a stream by the next wait on the
-   connection that is cancelled, transactions and pipelines by their own exit.
-
-Each of these has `CLEAN_UP` seconds. A connection that does not come to rest in them is closed.
+psycopg does all its work in generators, which `Connection.wait` drives; so cursors of all kinds,
+COPY, prepared statements and two-phase commit are psycopg's own, unchanged. What is different is
+what happens when Trio cancels: see `_drive`, and `_block` for what is entered and left.
 """
 
 from __future__ import annotations
@@ -24,35 +13,29 @@ import warnings
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast, overload
 
 import trio
 from psycopg import AsyncConnection, AsyncCursor, AsyncPipeline, AsyncServerCursor, Notify, errors
 from psycopg.abc import AdaptContext, ConnDict, ConnParam, Params, Query
 from psycopg.adapt import AdaptersMap
-from psycopg.pq import ConnStatus, TransactionStatus
+from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGconn
 from psycopg.rows import AsyncRowFactory, Row, TupleRow, tuple_row
 
-from ..errors import CommitUnknown
-from ._block import Transaction
-from ._cancel import cancel_query, drain
+from ._block import Pipeline, ServerCursor, Transaction
+from ._cancel import cancel_query
 from ._connecting import connection_parameters, open_pgconn
+from ._drive import CLEAN_UP, Driver
 from ._lock import Lock
 from ._notifies import arrivals
-from ._wait import Steps, Waiter
+from ._wait import Steps
 
 if TYPE_CHECKING:
     import asyncio
 
 RV = TypeVar("RV")
 
-CLEAN_UP: Final = 5.0
-"""Seconds that the server has to answer before a cancelled connection is closed."""
-
-_PATIENCE = 0.1  # seconds; what ends by itself within them need not be cancelled in the server
-
-_BAD = ConnStatus.BAD
 _ACTIVE = TransactionStatus.ACTIVE
 _INERROR = TransactionStatus.INERROR
 
@@ -62,55 +45,11 @@ logger = logging.getLogger("psycopg")
 
 
 class Lender(Protocol):
-    """Where a connection that is closed goes back to."""
+    """Where a connection was borrowed from."""
 
-    def take_back(self, connection: Connection[object]) -> None:
-        """Take a connection back that was lent."""
+    def take_back(self, connection: Connection[Any]) -> bool:
+        """Take it back instead of closing it; whether it wants that."""
         ...
-
-
-class ServerCursor(AsyncServerCursor[Row]):
-    """A cursor in the server, which is closed there even under cancellation."""
-
-    __slots__ = ()
-
-    async def close(self) -> None:
-        """Close the cursor.
-
-        Cancellation: shielded, for as long as `CLEAN_UP`.
-        """
-        with trio.move_on_after(CLEAN_UP, shield=True):
-            await super().close()
-
-
-class Pipeline(AsyncPipeline):
-    """Pipeline mode, which is left even under cancellation."""
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Receive all results that are outstanding.
-
-        Cancellation: cancels in the server what still runs there.
-        """
-        await self._leave(exc)  # noqa: ASYNC102 -- shielded where it has to be
-
-    async def _leave(self, exc: BaseException | None) -> None:
-        connection = cast("Connection[object]", self._conn)
-        try:
-            async with self._lock:
-                await connection._ensure(self._exit_gen())
-        except Exception as error:
-            if exc is None:
-                # Results that say "cancelled" were so because the task is.
-                await trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC120
-                raise
-            logger.warning("error ignored terminating %r: %s", self, error)
-        finally:
-            self._exit(exc)
 
 
 class Connection(AsyncConnection[Row]):
@@ -135,8 +74,8 @@ class Connection(AsyncConnection[Row]):
         self.server_cursor_factory = cast("type[AsyncServerCursor[Row]]", ServerCursor)
         self._begin: bytes = b""
         self._lender: Lender | None = None
-        self._waiter = Waiter(pgconn.socket)
-        self._fd = pgconn.socket
+        self._stale = False  # the server has become one that takes no writes
+        self._driver = Driver(pgconn)
 
     # -- opening and closing -----------------------------------------------------------
 
@@ -217,31 +156,21 @@ class Connection(AsyncConnection[Row]):
         """
         if self.closed:
             await trio.lowlevel.cancel_shielded_checkpoint()
-        elif self._lender is not None:
-            self._lender.take_back(cast("Connection[object]", self))
-        else:
+        elif self._lender is None or not self._lender.take_back(self):
             self._closed = True
             if self.pgconn.transaction_status == _ACTIVE:
                 await self._try_cancel()
-            self._discard()
-
-    def _discard(self) -> None:
-        """Close the connection at once, whatever goes on in the server."""
-        if not self.closed:
-            trio.lowlevel.notify_closing(self._fd)
-        self.pgconn.finish()
+            self._driver.close()
 
     @property
-    def _alive(self) -> bool:
-        """Whether the server has not closed it, as far as it has told; does not ask it."""
-        if self.closed:
-            return False
-        try:
-            while self._waiter.readable:
-                self.pgconn.consume_input()
-        except errors.OperationalError:
-            return False
-        return not self.closed
+    def _modes(self) -> tuple[object, ...]:
+        """What a borrower may have changed."""
+        return self._autocommit, self._isolation_level, self._read_only, self._deferrable
+
+    @_modes.setter
+    def _modes(self, modes: tuple[Any, ...]) -> None:
+        self._autocommit, self._isolation_level, self._read_only, self._deferrable = modes
+        self._begin_statement = b""
 
     # -- driving generators ------------------------------------------------------------
 
@@ -261,111 +190,11 @@ class Connection(AsyncConnection[Row]):
         if timeout is not None:
             with trio.fail_after(timeout):
                 return await self.wait(gen)
-        if self.pgconn.status == _BAD:
-            raise errors.OperationalError("the connection is closed")
         try:
-            await self._waiter.breathe()
-        except BaseException:
-            gen.close()
-            await self._come_to_rest()  # noqa: ASYNC102 -- is shielded
+            return await self._driver.run(gen, abort=self._tpc is None or not self._tpc[1])
+        except errors.ReadOnlySqlTransaction:
+            self._stale = not self._read_only and b"READ ONLY" not in self._begin
             raise
-        try:
-            return await self._waiter.drive(gen)
-        except Exception:
-            raise
-        except BaseException as interruption:  # noqa: BLE001, ASYNC103 -- decided there
-            return await self._interrupted(gen, interruption)  # noqa: ASYNC102, ASYNC104
-
-    async def _interrupted(self, gen: Steps[RV], interruption: BaseException) -> RV:
-        """See to the end what was sent, and give its result if it came before the cancellation."""
-        if self.pgconn.transaction_status != _ACTIVE:
-            gen.close()  # which waited for notifications
-            raise interruption
-        try:
-            result = await self._finish(gen)
-        except Exception:  # noqa: BLE001 -- of the generator, such as QueryCanceled
-            raise interruption from None
-        if isinstance(interruption, trio.Cancelled):
-            return result  # the scope is still cancelled, for whatever comes next
-        await self._come_to_rest()
-        raise interruption
-
-    async def _ensure(self, gen: Steps[RV]) -> RV:
-        """Drive a generator to its end, cancelled or not.
-
-        Cancellation: has `CLEAN_UP` seconds from then on, and does not raise.
-        """
-        try:
-            await self._waiter.breathe()
-        except trio.Cancelled:  # noqa: ASYNC103 -- which is delivered after this again
-            return await self._finish(  # noqa: ASYNC102, ASYNC104
-                gen, begun=False, patience=_PATIENCE
-            )
-        try:
-            return await self._waiter.drive(gen)
-        except trio.Cancelled:  # noqa: ASYNC103 -- likewise
-            return await self._finish(gen, patience=_PATIENCE)  # noqa: ASYNC102, ASYNC104
-
-    async def _conclude(self, gen: Steps[RV]) -> RV:
-        """Drive a generator that commits.
-
-        Raises:
-            CommitUnknown: the connection was lost before the server has answered.
-
-        Cancellation: before it begins. After that it has `CLEAN_UP` seconds, and does not raise.
-        """
-        try:
-            await self._waiter.breathe()
-        except BaseException:
-            gen.close()
-            raise
-        alive = not self.closed
-        try:
-            try:
-                return await self._waiter.drive(gen)
-            except trio.Cancelled:  # noqa: ASYNC103 -- which is delivered after this again
-                return await self._finish(gen, patience=math.inf)  # noqa: ASYNC102, ASYNC104
-        except Exception as error:
-            if alive and self.closed:
-                raise CommitUnknown from error
-            raise
-
-    async def _finish(self, gen: Steps[RV], *, begun: bool = True, patience: float = 0.0) -> RV:
-        """Drive to its end what cannot be left, with the help of the server.
-
-        Args:
-            gen: what was begun, or has to be.
-            begun: whether it was.
-            patience: seconds until the server is asked to cancel it; twice as many until it is
-                asked again.
-
-        Raises:
-            OperationalError: it does not end, and the connection is closed.
-
-        Cancellation: shielded, for as long as `CLEAN_UP`.
-        """
-        with trio.move_on_after(CLEAN_UP, shield=True):
-            while True:
-                with trio.move_on_after(patience):
-                    return await self._waiter.drive(gen, resume=begun)
-                begun = True
-                if self._can_be_cancelled():
-                    with suppress(errors.Error):
-                        await cancel_query(self.pgconn)
-                patience = max(2 * patience, _PATIENCE)
-        self._discard()
-        raise errors.OperationalError(
-            f"the server did not answer within {CLEAN_UP:g} s of a cancellation: connection closed"
-        )
-
-    async def _come_to_rest(self) -> None:
-        """End a COPY or a stream that has nobody left who could."""
-        if self._pipeline is None and self.pgconn.transaction_status == _ACTIVE:
-            with suppress(errors.Error):
-                await self._finish(drain(self.pgconn), begun=False)
-
-    def _can_be_cancelled(self) -> bool:
-        return not self.closed and not (self._tpc is not None and self._tpc[1])
 
     async def cancel_safe(self, *, timeout: float = 30.0) -> None:
         """Ask the server to cancel what runs on this connection.
@@ -383,7 +212,7 @@ class Connection(AsyncConnection[Row]):
 
     async def _try_cancel(self, *, timeout: float = CLEAN_UP) -> None:
         self._turns.take_over()
-        if self._can_be_cancelled():
+        if not self.closed:
             with trio.move_on_after(timeout, shield=True), suppress(errors.Error):
                 await cancel_query(self.pgconn)
 
@@ -431,7 +260,7 @@ class Connection(AsyncConnection[Row]):
         """
         async with self.lock:
             failed = self.pgconn.transaction_status == _INERROR
-            await self._conclude(self._commit_gen())
+            await self._driver.conclude(self._commit_gen())
         if failed:
             raise errors.InFailedSqlTransaction(
                 "the transaction was rolled back, since a statement of it had failed"
@@ -443,7 +272,7 @@ class Connection(AsyncConnection[Row]):
         Cancellation: shielded, for as long as `CLEAN_UP`.
         """
         async with self.lock:
-            await self._ensure(self._rollback_gen())
+            await self._driver.ensure(self._rollback_gen())
 
     def transaction(  # type: ignore[override]
         self, savepoint_name: str | None = None, force_rollback: bool = False
