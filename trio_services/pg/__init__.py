@@ -1,5 +1,7 @@
 """PostgreSQL, native to Trio: psycopg's connections, cursors and adapters without asyncio."""
 
+from psycopg import Notify as Notify
+
 from ..errors import (
     CommitUnknown as CommitUnknown,
     PoolClosed as PoolClosed,
@@ -12,6 +14,7 @@ from ._connection import (
     connect as connect,
 )
 from ._drive import CLEAN_UP as CLEAN_UP
+from ._listen import Gap as Gap, Notifications as Notifications, listen as listen
 from ._pool import Pool as Pool, open_pool as open_pool
 from ._statistics import PoolStatistics as PoolStatistics
 from ._stock import AnyConnection as AnyConnection

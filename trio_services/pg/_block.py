@@ -81,6 +81,8 @@ class Transaction(AsyncTransaction):
     Cancellation: rolls back, for as long as `CLEAN_UP`; once COMMIT was sent, that is waited for.
     """
 
+    status: AsyncTransaction.Status
+
     def __init__(
         self,
         connection: Connection[Any],

@@ -61,6 +61,8 @@ class Connection(AsyncConnection[Row]):
     effect, and the connection is usable after it, or closed.
     """
 
+    lock: asyncio.Lock
+    server_cursor_factory: type[AsyncServerCursor[Row]]
     _pipeline: AsyncPipeline | None
 
     def __init__(

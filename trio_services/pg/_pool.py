@@ -17,6 +17,7 @@ from ..lifecycle import Health
 from ..resilience import Retry
 from ..services import Service
 from ._connection import Connection
+from ._listen import Switchboard
 from ._statistics import Counters, PoolStatistics
 from ._stock import AnyConnection, Arguments, Conninfo, Member, OnConnection, Stock, ping
 from ._transaction import (
@@ -61,7 +62,11 @@ class Pool(Service):
     Attributes:
         reserved: a pool of its own for what must not wait for the others, such as the renewal of
             leases. Its connections are opened when they are first needed.
+        switchboard: what listens for notifications; see `listen`.
     """
+
+    min_size: int
+    max_size: int
 
     def __init__(
         self,
@@ -111,6 +116,7 @@ class Pool(Service):
         self._waiting: dict[trio.lowlevel.Task, None] = {}  # in order
         self._changed: trio.Event | None = None  # made when somebody waits
         self._opened = AsyncExitStack()
+        self.switchboard: Switchboard = Switchboard(self)
         self.reserved: Pool = self
         if reserved:
             self.reserved = Pool(
@@ -425,6 +431,23 @@ class Pool(Service):
         timed_out = PoolTimeout(self.name, seconds, "" if error is None else str(error).strip())
         timed_out.__cause__ = error
         return timed_out
+
+    async def open_apart(self) -> AnyConnection:
+        """Open a connection that is not counted among those of the pool; its opener closes it.
+
+        Raises:
+            PoolClosed: the pool is not open.
+            psycopg.Error: it could not be opened.
+        """
+        return (await self._lending().open()).connection
+
+    def start(self, function: Callable[[], Awaitable[object]]) -> None:
+        """Run something as long as the pool is open.
+
+        Raises:
+            PoolClosed: the pool is not open.
+        """
+        self._lending().nursery.start_soon(function)
 
     # -- looking after it --------------------------------------------------------------
 

@@ -102,7 +102,7 @@ class Stock:
         self.failures: int = 0  # to connect, in a row
         self.last_error: Exception | None = None
         self._policy = policy
-        self._nursery = nursery
+        self.nursery = nursery
         self._counters = counters
         self._closed = False
         self._drained_at = float("-inf")
@@ -160,7 +160,7 @@ class Stock:
             self._policy.offer(member)
         else:
             self.resting += 1
-            self._nursery.start_soon(self._bring_to_order, member)
+            self.nursery.start_soon(self._bring_to_order, member)
 
     def _fit(self, member: Member, now: float) -> bool:
         return member.expires > now and member.born > self._drained_at
@@ -243,7 +243,7 @@ class Stock:
         at_once = 1 if self.failures else _CONNECT_AT_ONCE
         while not self._closed and self.connecting < min(self._missing(), at_once):
             self.connecting += 1
-            self._nursery.start_soon(self._connect)
+            self.nursery.start_soon(self._connect)
 
     def _missing(self) -> int:
         policy = self._policy
@@ -258,7 +258,7 @@ class Stock:
                 if self.failures:
                     await trio.sleep(_BACKOFF.delay(self.failures))
                 try:
-                    member = await self._open()
+                    member = await self.open()
                 except Exception as error:  # noqa: BLE001 -- also of `configure`; it is tried again
                     await self._failed(error)
                     if self.connecting > 1:
@@ -283,7 +283,8 @@ class Stock:
             self._gave_up = True
             await self._policy.give_up()
 
-    async def _open(self) -> Member:
+    async def open(self) -> Member:
+        """Open a connection as the pool's policy says; it belongs to nobody yet."""
         policy = self._policy
         conninfo = await _given(policy.conninfo)
         kwargs = await _given(policy.kwargs)
