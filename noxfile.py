@@ -72,8 +72,8 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Ratios against raw Trio, one JSON line a figure: `nox -s bench -- NAME …`."""
-    install(session)
+    """Ratios against raw Trio and peers, one JSON line a figure: `nox -s bench -- NAME …`."""
+    install(session, "bench")
     names = session.posargs or sorted(p.stem for p in Path("benchmarks").glob("bench_*.py"))
     for name in names:
         session.run("python", f"benchmarks/{name}.py")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Self, TypeVar, TypeVarTuple, Unpack
 
@@ -327,23 +328,23 @@ class Pool(Service):
         await trio.lowlevel.checkpoint_if_cancelled()
         stock = self._lending()
         self._counters.requests_num += 1
-        began = trio.current_time()
         patience = self.timeout if timeout is None else timeout
+        give_up_at: float | None = None
         while True:  # noqa: ASYNC913 -- it has checked
-            member = None if self._waiting else stock.take()
-            if member is None:
-                connection = await self._wait_in_line(stock, began + patience - trio.current_time())
-                if connection is None:
-                    self._counters.requests_errors += 1
-                    raise self._timed_out(patience)
-            else:
-                connection = stock.lend(member)
+            connection = None if self._waiting else stock.take()
+            if connection is None:
+                if give_up_at is None:
+                    give_up_at = trio.current_time() + patience
+                connection = await self._wait_in_line(stock, give_up_at)
+            if connection is None:
+                self._counters.requests_errors += 1
+                raise self._timed_out(patience)
             if self._check is not None and not await self._passes(self._check, connection):
                 continue
             connection._lender = self
             return connection
 
-    async def _wait_in_line(self, stock: Stock, patience: float) -> AnyConnection | None:
+    async def _wait_in_line(self, stock: Stock, give_up_at: float) -> AnyConnection | None:
         if self.max_waiting and len(self._waiting) >= self.max_waiting:
             self._counters.requests_errors += 1
             raise TooManyRequests(self.name, len(self._waiting))
@@ -358,7 +359,7 @@ class Pool(Service):
             return trio.lowlevel.Abort.SUCCEEDED
 
         try:
-            with trio.move_on_after(patience):
+            with trio.move_on_at(give_up_at):
                 # Whoever has a connection puts it into this task's hands: there is no moment at
                 # which a cancellation could lose it.
                 lent: AnyConnection = await trio.lowlevel.wait_task_rescheduled(leave)
@@ -403,7 +404,7 @@ class Pool(Service):
             self.putconn(connection)
         return self.close_returns
 
-    def offer(self, member: Member) -> None:
+    def offer(self, member: Member, now: float) -> None:
         """Hand a connection to whoever waits for one, or keep it."""
         stock = self._stock
         if stock is None or self._closing:
@@ -411,9 +412,9 @@ class Pool(Service):
         elif self._waiting:
             task = next(iter(self._waiting))
             del self._waiting[task]
-            trio.lowlevel.reschedule(task, outcome.Value(stock.lend(member)))
+            trio.lowlevel.reschedule(task, outcome.Value(stock.lend(member, now)))
         else:
-            member.idle_since = trio.current_time()
+            member.idle_since = now
             stock.idle.append(member)
         self._tell()
 
@@ -490,7 +491,7 @@ class Pool(Service):
         finally:
             stock.resting -= 1
             if good:
-                self.offer(member)
+                self.offer(member, perf_counter())
             else:
                 stock.lose(member)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from inspect import isawaitable
+from time import perf_counter
 from typing import Any, Protocol, TypeVar, cast
 
 import attrs
@@ -47,7 +48,7 @@ _ACTIVE = TransactionStatus.ACTIVE
 
 @attrs.define(eq=False)
 class Member:
-    """A connection of a pool; times are in seconds on Trio's clock."""
+    """A connection of a pool; times are those of `perf_counter`, which costs the least."""
 
     connection: AnyConnection
     born: float
@@ -74,7 +75,7 @@ class Policy(Protocol):
         """How many wait for a connection."""
         ...
 
-    def offer(self, member: Member) -> None:
+    def offer(self, member: Member, now: float) -> None:
         """Take a connection that is fit to be lent."""
         ...
 
@@ -116,22 +117,22 @@ class Stock:
 
     # -- lending -----------------------------------------------------------------------
 
-    def take(self) -> Member | None:
-        """One that is fit to be lent, if there is any.
+    def take(self) -> AnyConnection | None:
+        """Lend one that is fit to be lent, if there is any.
 
         A server that was restarted has closed its connections, and that can be seen here.
         """
-        now = trio.current_time()
+        now = perf_counter()
         while self.idle:
             member = self.idle.pop()
             if self._fit(member, now) and member.connection._driver.alive:
-                return member
+                return self.lend(member, now)
             self.lose(member)
         return None
 
-    def lend(self, member: Member) -> AnyConnection:
+    def lend(self, member: Member, now: float) -> AnyConnection:
         """Note that one is lent."""
-        member.lent_at = trio.current_time()
+        member.lent_at = now
         self.lent[member.connection] = member
         return member.connection
 
@@ -144,7 +145,7 @@ class Stock:
         member = self.lent.pop(connection, None)
         if member is None:
             raise ValueError(f"{connection} is not lent by this pool")
-        now = trio.current_time()
+        now = perf_counter()
         counters = self._counters()
         counters.usage += now - member.lent_at
         if self._closed or self.alive >= self._policy.max_size:
@@ -157,7 +158,7 @@ class Stock:
             self.lose(member)
             self.drain()
         elif self._policy.reset is None and self._in_order(member):
-            self._policy.offer(member)
+            self._policy.offer(member, now)
         else:
             self.resting += 1
             self.nursery.start_soon(self._bring_to_order, member)
@@ -193,7 +194,7 @@ class Stock:
         finally:
             self.resting -= 1
             if not connection.closed and self._in_order(member):
-                self._policy.offer(member)
+                self._policy.offer(member, perf_counter())
             else:
                 self.lose(member)
 
@@ -207,7 +208,7 @@ class Stock:
 
     def drain(self) -> None:
         """Have all that were opened until now replaced, those that are lent when they come back."""
-        self._drained_at = trio.current_time()
+        self._drained_at = perf_counter()
         idle, self.idle = self.idle, []
         for member in idle:
             self.lose(member)
@@ -224,7 +225,7 @@ class Stock:
         policy = self._policy
         while True:
             await trio.sleep(min(10.0, policy.max_idle / 4, policy.max_lifetime / 4))
-            now = trio.current_time()
+            now = perf_counter()
             for member in tuple(self.idle):
                 needless = (
                     self.alive > policy.min_size and now - member.idle_since >= policy.max_idle
@@ -269,11 +270,11 @@ class Stock:
                 self.failures = 0
                 self.last_error = None
                 self._gave_up = False
-                self._policy.offer(member)
+                self._policy.offer(member, perf_counter())
             self.refill()
 
     async def _failed(self, error: Exception) -> None:
-        now = trio.current_time()
+        now = perf_counter()
         self._counters().connections_errors += 1
         self.last_error = error.with_traceback(None)
         self.failures += 1
@@ -289,9 +290,9 @@ class Stock:
         conninfo = await _given(policy.conninfo)
         kwargs = await _given(policy.kwargs)
         self._counters().connections_num += 1
-        began = trio.current_time()
+        began = perf_counter()
         connection: AnyConnection = await Connection[TupleRow].connect(conninfo, **kwargs)
-        now = trio.current_time()
+        now = perf_counter()
         self._counters().connections_time += now - began
         try:
             if policy.configure is not None:

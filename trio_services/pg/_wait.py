@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import select
 import sys
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from time import perf_counter
 from typing import Final, TypeVar
 
@@ -32,6 +32,7 @@ EITHER: Final = 3
 
 _FAIR = 0.005  # seconds that a generator which never has to wait may run before others get a turn
 _SOON = 0.0005  # seconds; answers that take longer are not worth looking for
+_LOOKS = (1, 2)
 
 
 class Waiter:
@@ -42,7 +43,7 @@ class Waiter:
         ready: what it is ready for now, as `poll_socket`; for tests.
     """
 
-    __slots__ = ("_fd", "_quick", "_readable", "_ready", "_turn")
+    __slots__ = ("_fd", "_looks", "_readable", "_ready", "_turn")
 
     def __init__(
         self, fd: int, ready: Callable[[int, int], Callable[[], int]] | None = None
@@ -51,7 +52,7 @@ class Waiter:
         self._fd = fd
         self._readable = look(fd, READ)
         self._ready = look(fd, EITHER)
-        self._quick = True  # whether the last answer came soon
+        self._looks: Sequence[int] = _LOOKS  # none when the last answer did not come soon
         self._turn = perf_counter()  # when others last had a turn
 
     @property
@@ -85,33 +86,31 @@ class Waiter:
             wanted = gen.send(0) if resume else next(gen)
             while True:  # noqa: ASYNC913 -- when it has to wait
                 if wanted == READ:
-                    ready = await self._wait_for_answer()
-                else:
-                    ready = self._ready()
-                    if not wanted & ready:
-                        ready = await self._wait_for(wanted)
-                    elif perf_counter() - self._turn > _FAIR:
-                        await trio.lowlevel.checkpoint()
-                        self._turn = perf_counter()
+                    began = perf_counter()
+                    # Here and not in a function of its own, since each query comes by.
+                    for _ in self._looks:
+                        await trio.lowlevel.cancel_shielded_checkpoint()
+                        if self._readable():
+                            self._turn = perf_counter()
+                            break
+                    else:
+                        await trio.lowlevel.wait_readable(self._fd)
+                        self._turn = now = perf_counter()
+                        self._looks = _LOOKS if now - began < _SOON else ()
+                    wanted = gen.send(READ)
+                    continue
+                ready = self._ready()
+                if not wanted & ready:
+                    ready = await self._wait_for(wanted)
+                elif perf_counter() - self._turn > _FAIR:
+                    await trio.lowlevel.checkpoint()
+                    self._turn = perf_counter()
                 wanted = gen.send(ready & wanted)
         except StopIteration as stop:
             result: RV = stop.value
             return result
         except trio.ClosedResourceError:
             raise OperationalError("the connection was closed while it was in use") from None
-
-    async def _wait_for_answer(self) -> int:
-        began = perf_counter()
-        if self._quick:
-            for _ in range(2):
-                await trio.lowlevel.cancel_shielded_checkpoint()
-                if self._readable():
-                    self._turn = perf_counter()
-                    return READ
-        await trio.lowlevel.wait_readable(self._fd)
-        self._turn = now = perf_counter()
-        self._quick = now - began < _SOON
-        return READ
 
     async def _wait_for(self, wanted: int) -> int:
         """Wait until a socket whose buffer is full can be written to, or has something to read."""
