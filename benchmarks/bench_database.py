@@ -1,7 +1,7 @@
 """Queries through a pool of ten connections, against psycopg on asyncio and asyncpg.
 
-A server is started for the purpose. Peers that are not installed are left out. A figure is microseconds of wall time for each operation; 1 or 10 tasks do
-them at the same time.
+A server is started for the purpose; peers that are not installed are left out. A figure is
+microseconds of wall time for each operation, when 1 or 10 tasks do them at the same time.
 """
 
 from __future__ import annotations
