@@ -15,6 +15,7 @@
     ├── PoolTimeout              no connection to the database became free in time
     ├── PoolClosed               the pool of connections is not open
     ├── TooManyRequests          too many wait for a connection already
+    ├── LeadershipLost           somebody else may lead now
     ├── CommitUnknown            whether a transaction was committed cannot be known
     ├── QueueFull                the queue has no room and does not wait for any
     └── QueueClosed              the queue accepts no more items
@@ -203,6 +204,18 @@ class TooManyRequests(ServicesError):
 
     def __str__(self) -> str:
         return f"{self.waiting} wait for a connection of {self.pool} already"
+
+
+class LeadershipLost(ServicesError):
+    """The term with this `epoch` is over, against the will of the one who led."""
+
+    def __init__(self, name: str, epoch: int) -> None:
+        super().__init__(name, epoch)
+        self.name = name
+        self.epoch = epoch
+
+    def __str__(self) -> str:
+        return f"term {self.epoch} of {self.name} is over: contend for it again"
 
 
 class CommitUnknown(ServicesError):

@@ -241,6 +241,21 @@ async def test_connection_that_is_lost_during_commit_says_that_the_outcome_is_un
         await other.rollback()
 
 
+async def test_transaction_that_was_idle_for_too_long_is_known_to_be_rolled_back(
+    server: Server,
+) -> None:
+    async with await pg.connect(server.url, autocommit=True) as connection:
+        await connection.execute("set idle_in_transaction_session_timeout = 50")
+
+        async def idle() -> None:
+            async with connection.transaction():
+                await connection.execute("select 1")
+                await trio.sleep(0.2)
+
+        with pytest.raises(errors.IdleInTransactionSessionTimeout):
+            await idle()
+
+
 async def test_isolation_level_and_access_mode_hold_for_transactions(server: Server) -> None:
     async with await pg.connect(server.url) as connection:
         await connection.set_isolation_level(psycopg.IsolationLevel.SERIALIZABLE)

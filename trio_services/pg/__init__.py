@@ -4,6 +4,7 @@ from psycopg import Notify as Notify
 
 from ..errors import (
     CommitUnknown as CommitUnknown,
+    LeadershipLost as LeadershipLost,
     PoolClosed as PoolClosed,
     PoolTimeout as PoolTimeout,
     TooManyRequests as TooManyRequests,
@@ -14,6 +15,7 @@ from ._connection import (
     connect as connect,
 )
 from ._drive import CLEAN_UP as CLEAN_UP
+from ._leader import Term as Term, leadership as leadership
 from ._listen import Gap as Gap, Notifications as Notifications, listen as listen
 from ._pool import Pool as Pool, open_pool as open_pool
 from ._statistics import PoolStatistics as PoolStatistics

@@ -151,7 +151,9 @@ class Driver:
             except trio.Cancelled:  # noqa: ASYNC103 -- which is delivered after this again
                 return await self._finish(gen, patience=math.inf)  # noqa: ASYNC102, ASYNC104
         except Exception as error:
-            if alive and self.closed:
+            # Who was idle for too long was cut off before; all else is uncertain.
+            idled = isinstance(error, errors.IdleInTransactionSessionTimeout)
+            if alive and self.closed and not idled:
                 raise CommitUnknown from error
             raise
 
