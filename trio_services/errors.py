@@ -18,7 +18,8 @@
     ├── LeadershipLost           somebody else may lead now
     ├── CommitUnknown            whether a transaction was committed cannot be known
     ├── QueueFull                the queue has no room and does not wait for any
-    └── QueueClosed              the queue accepts no more items
+    ├── QueueClosed              the queue accepts no more items
+    └── EmbeddedUnavailable      the embedded database server cannot run, or has ended
 
 Data is on attributes; the message names the culprit and, where there is one, the remedy. Errors
 are made of their data and tell their message by `str()`, so that they can be copied and pickled.
@@ -250,6 +251,18 @@ class QueueClosed(ServicesError):
 
     def __str__(self) -> str:
         return f"queue {self.queue} is closed: it accepts no more items"
+
+
+class EmbeddedUnavailable(ServicesError):
+    """The embedded database server in `directory` cannot run, or has ended; `reason` says why."""
+
+    def __init__(self, directory: str, reason: str) -> None:
+        super().__init__(directory, reason)
+        self.directory = directory
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"database in {self.directory}: {self.reason}"
 
 
 def _story(failures: Sequence[Failure], shown: int = 6) -> list[str]:

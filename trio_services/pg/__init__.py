@@ -21,3 +21,7 @@ from ._pool import Pool as Pool, open_pool as open_pool
 from ._statistics import PoolStatistics as PoolStatistics
 from ._stock import AnyConnection as AnyConnection
 from ._transaction import Isolation as Isolation
+from ._directory import Holder as Holder
+from ._embedded import EmbeddedServer as EmbeddedServer
+from ._installation import find_psql as find_psql
+from ._psql import client_environment as client_environment

@@ -1,0 +1,115 @@
+"""`db start | stop | psql | url` as processes: what they print, and how they end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from ..pg.serving import folder_of
+from .test_command_process import ended, started
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def home() -> Generator[Path]:
+    with folder_of("me") as folder:
+        yield folder
+
+
+def db(*arguments: str, cwd: Path) -> tuple[int, str, str]:
+    """How a command of `db` ended, and what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "trio_services", "db", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_server_is_started_looked_into_and_stopped(home: Path) -> None:
+    with started("db", "start", "var/db", cwd=home) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline()
+        assert url == (
+            f"postgresql:///postgres?host={str(home).replace('/', '%2F')}%2Fvar%2Fdb%2Fdata"
+            "&user=postgres\n"
+        )
+        assert server.stderr is not None
+        assert "database: ready" in server.stderr.readline()
+
+        assert db("url", "var/db", cwd=home) == (0, url, "")
+        status, out, _ = db("psql", "var/db", "-Atc", "select 40 + 2", cwd=home)
+        assert (status, out) == (0, "42\n")
+        assert db("start", "var/db", cwd=home) == (
+            1,
+            "",
+            f"trio-services db: database in {home}/var/db: process {server.pid} "
+            "(trio-services db start) runs its server already\n",
+        )
+        assert db("stop", "var/db", cwd=home) == (0, "", "")
+        assert ended(server)[0] == 0
+
+
+def test_server_is_stopped_by_sigint(home: Path) -> None:
+    with started("db", "start", "db", cwd=home) as server:
+        assert server.stderr is not None
+        assert "database: ready" in server.stderr.readline()
+        server.send_signal(signal.SIGINT)
+        assert ended(server)[0] == 0
+
+
+def test_what_has_no_server_is_told_so_in_one_line(home: Path) -> None:
+    where = f"trio-services db: database in {home}/db:"
+    assert db("stop", "db", cwd=home) == (1, "", f"{where} no server runs\n")
+    assert db("psql", "db", cwd=home) == (
+        1,
+        "",
+        f"{where} no server runs; start it by: trio-services db start db\n",
+    )
+    assert not (home / "db").exists()
+
+
+def test_server_of_an_application_is_not_stopped(home: Path) -> None:
+    program = (
+        "import time; from trio_services.pg import EmbeddedServer\n"
+        "claim = EmbeddedServer('db')._directory.claim('an application')\n"
+        "print('has it', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=home,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        result = db("stop", "db", cwd=home)
+        process.kill()
+
+    assert result == (
+        1,
+        "",
+        f"trio-services db: database in {home}/db: process {process.pid} (an application) runs its "
+        "server; stop that one\n",
+    )
+
+
+def test_directory_that_cannot_be_one_is_refused_in_one_line(home: Path) -> None:
+    (home / "letter").write_text("Dear …")
+    assert db("start", ".", cwd=home) == (
+        1,
+        "",
+        f"trio-services db: database in {home}: it holds other files, such as letter; give a new "
+        "directory\n",
+    )
