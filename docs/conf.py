@@ -46,7 +46,7 @@ python_use_unqualified_type_names = True
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:obj", r".*"),
-    (r"py:.*", r"(trio|collections|contextlib|contextvars|os|types|typing)\..*"),
+    (r"py:.*", r"(trio|psycopg|collections|contextlib|contextvars|os|pathlib|types|typing)\..*"),
     (r"py:class", r"(.*\.)?[TP]"),
     (r"py:class", r"Transient|Handler|OnDead|Restart|Listener|optional"),
 ]

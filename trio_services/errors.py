@@ -19,7 +19,9 @@
     ├── CommitUnknown            whether a transaction was committed cannot be known
     ├── QueueFull                the queue has no room and does not wait for any
     ├── QueueClosed              the queue accepts no more items
-    └── EmbeddedUnavailable      the embedded database server cannot run, or has ended
+    ├── EmbeddedUnavailable      the embedded database server cannot run, or has ended
+    ├── SchemaMismatch           the database's schema is not one that this code can go on from
+    └── MigrationFailed          a migration failed, and was rolled back
 
 Data is on attributes; the message names the culprit and, where there is one, the remedy. Errors
 are made of their data and tell their message by `str()`, so that they can be copied and pickled.
@@ -263,6 +265,37 @@ class EmbeddedUnavailable(ServicesError):
 
     def __str__(self) -> str:
         return f"database in {self.directory}: {self.reason}"
+
+
+class SchemaMismatch(ServicesError):
+    """The database's schema is not one that this code can go on from; nothing was changed.
+
+    `problems` holds one line for each file that does not fit.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(problems)
+        self.problems: tuple[str, ...] = tuple(problems)
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
+
+
+class MigrationFailed(ServicesError):
+    """A migration failed, and was rolled back; those before it are applied.
+
+    `migration` is its file, `line` the line of it that failed, or 0 if that is not known.
+    """
+
+    def __init__(self, migration: str, line: int, reason: str) -> None:
+        super().__init__(migration, line, reason)
+        self.migration = migration
+        self.line = line
+        self.reason = reason
+
+    def __str__(self) -> str:
+        place = f"{self.migration}:{self.line}" if self.line else self.migration
+        return f"{place}: {self.reason}"
 
 
 def _story(failures: Sequence[Failure], shown: int = 6) -> list[str]:

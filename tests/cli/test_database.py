@@ -113,3 +113,69 @@ def test_directory_that_cannot_be_one_is_refused_in_one_line(home: Path) -> None
         f"trio-services db: database in {home}: it holds other files, such as letter; give a new "
         "directory\n",
     )
+
+
+def test_psql_of_a_url_gets_its_password_by_no_command_line(home: Path) -> None:
+    fake = home / "bin" / "psql"
+    fake.parent.mkdir()
+    fake.write_text('#!/bin/sh\necho "$PGHOST $PGUSER $PGPASSWORD $PGDATABASE" "$@"')
+    fake.chmod(0o755)
+    code = (
+        "import sys, trio_services.pg as pg\n"
+        f"pg.find_psql = lambda: {str(fake)!r}\n"
+        "from trio_services.cli import main; main(sys.argv[1:])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "db", "psql", "postgresql://ann:secret@host/orders", "-At"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "host ann secret orders -At\n"
+
+
+def test_url_of_elsewhere_has_no_server_to_start(home: Path) -> None:
+    status, _, err = db("start", "postgresql://host/orders", cwd=home)
+    assert status == 2
+    assert "takes a directory" in err
+
+
+def test_database_that_does_not_answer_is_told_so_without_a_traceback(home: Path) -> None:
+    status, out, err = db("status", "postgresql://127.0.0.1:1/orders", cwd=home)
+    assert (status, out) == (1, "")
+    assert err.startswith("trio-services db: ")
+    assert "Traceback" not in err
+
+
+def test_migrations_are_applied_and_shown_with_no_server_running(home: Path) -> None:
+    (home / "sql").mkdir()
+    (home / "sql" / "0001_orders.sql").write_text("create table orders ()")
+
+    status, out, _ = db("status", "db", "--sql", "sql", cwd=home)
+    assert (status, out.splitlines()) == (
+        1,
+        [
+            "trio_services  0001_migrations.sql: to be applied",
+            "application    0001_orders.sql: to be applied",
+        ],
+    )
+    assert not (home / "db").exists()
+    assert db("migrate", "db", "--sql", "sql", cwd=home) == (
+        0,
+        "applied 0001_migrations.sql of trio_services\napplied 0001_orders.sql of application\n",
+        "",
+    )
+    assert db("migrate", "db", "--sql", "sql", cwd=home) == (0, "nothing to apply\n", "")
+    status, out, _ = db("status", "db", "--sql", "sql", cwd=home)
+    assert status == 0
+    assert out.startswith("trio_services  0001_migrations.sql: applied 20")
+
+    (home / "sql" / "0001_orders.sql").write_text("create table orders (id int)")
+    assert db("migrate", "db", "--sql", "sql", cwd=home) == (
+        1,
+        "",
+        "trio-services db: 0001_orders.sql of application is not what was applied; restore it, and "
+        "put the change into a file with a new number\n",
+    )

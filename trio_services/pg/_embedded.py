@@ -55,6 +55,15 @@ class EmbeddedServer(Service):
         """How clients connect."""
         return self._directory.url
 
+    @property
+    def is_new(self) -> bool:
+        """Whether it has no database yet.
+
+        Raises:
+            EmbeddedUnavailable: the directory cannot be looked at.
+        """
+        return self._directory.major is None
+
     def holder(self) -> Holder | None:
         """Who runs the server on the directory now, or is about to; None if nobody does.
 

@@ -1,0 +1,48 @@
+"""Which database a command is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from ..pg import EmbeddedServer
+
+F = TypeVar("F", bound=Callable[..., object])
+
+_URLS = ("postgresql://", "postgres://")
+
+
+class Target(NamedTuple):
+    """A database; `server` is what serves it, if that is for us to run."""
+
+    text: str
+    url: str
+    server: EmbeddedServer | None
+
+    def embedded(self) -> EmbeddedServer:
+        """Its server.
+
+        Raises:
+            click.UsageError: it has none of its own.
+        """
+        if self.server is None:
+            raise click.UsageError("this takes a directory; that URL's server is not ours to run")
+        return self.server
+
+
+def _target(context: click.Context, parameter: click.Parameter, text: str) -> Target:
+    from ..pg import EmbeddedServer
+
+    if text.startswith(_URLS):
+        return Target(text, text, None)
+    purpose = f"trio-services db {context.info_name}"
+    server = EmbeddedServer(text.removeprefix("embedded:"), purpose=purpose)
+    return Target(text, server.url, server)
+
+
+def where(command: F) -> F:
+    """Give a command the database that it is about."""
+    return click.argument("target", metavar="WHERE", callback=_target)(command)
