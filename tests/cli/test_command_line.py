@@ -158,6 +158,7 @@ def test_check_prints_what_there_is_as_json(
         "schedules": [{"name": "report", "call": "clockwork:report", "every": 90.0, "after": []}],
         "queues": [{"name": "jobs", "capacity": 5, "when_full": "wait"}],
         "admin": None,
+        "database": None,
         "stop": {"worst": 10.0, "within": 10.0},
     }
 

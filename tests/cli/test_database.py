@@ -179,3 +179,83 @@ def test_migrations_are_applied_and_shown_with_no_server_running(home: Path) -> 
         "trio-services db: 0001_orders.sql of application is not what was applied; restore it, and "
         "put the change into a file with a new number\n",
     )
+
+
+APPLICATION = """\
+[host]
+imports = ["shop"]
+
+[database]
+url = "embedded:var/db"
+
+[services.sell]
+use = "shop:sell"
+after = ["database"]
+"""
+SHOP = """\
+import trio
+
+async def sell():
+    print("open", flush=True)
+    await trio.sleep_forever()
+"""
+
+
+def test_application_runs_the_database_of_its_configuration(home: Path) -> None:
+    (home / "shop.py").write_text(SHOP)
+    (home / "config.toml").write_text(APPLICATION)
+    (home / "config.toml").chmod(0o600)
+
+    with started("run", str(home / "config.toml"), cwd=Path("/")) as application:
+        assert application.stdout is not None
+        assert application.stdout.readline() == "open\n"
+        status, out, _ = db("psql", "config.toml", "-Atc", "select 40 + 2", cwd=home)
+        assert (status, out) == (0, "42\n")
+        assert db("stop", "config.toml", cwd=home) == (
+            1,
+            "",
+            f"trio-services db: database in {home}/var/db: process {application.pid} (application "
+            "app) runs its server; stop that one\n",
+        )
+        application.send_signal(signal.SIGTERM)
+        assert ended(application)[0] == 0
+
+
+def test_configuration_that_is_wrong_or_has_no_database_is_refused(home: Path) -> None:
+    config = home / "config.toml"
+    config.write_text(APPLICATION.replace("embedded:var/db", "mysql://host/shop"))
+    config.chmod(0o600)
+    status, out, err = db("url", "config.toml", cwd=home)
+    assert (status, out) == (2, "")
+    assert err.startswith("config.toml:database.url: it is not the URL of a database;")
+
+    config.write_text(
+        APPLICATION.replace('[database]\nurl = "embedded:var/db"\n', "").replace(
+            'after = ["database"]', ""
+        )
+    )
+    status, out, err = db("url", "config.toml", cwd=home)
+    assert (status, out) == (2, "")
+    assert "config.toml has no [database] table" in err
+
+
+def test_check_shows_the_database_without_its_password(home: Path) -> None:
+    (home / "shop.py").write_text(SHOP)
+    config = home / "config.toml"
+    config.write_text(APPLICATION.replace('"embedded:var/db"', '{ env = "SHOP_URL" }'))
+    config.chmod(0o600)
+    done = subprocess.run(
+        [sys.executable, "-m", "trio_services", "check", "config.toml"],
+        cwd=home,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "SHOP_URL": "postgresql://ann:secret@host:5433/shop",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "postgresql://host:5433/shop" in done.stdout
+    assert "secret" not in done.stdout + done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TypedDict
+from urllib.parse import urlsplit
 
 from ..config import Application, Configuration, format_duration
 
@@ -61,6 +62,7 @@ class Summary(TypedDict):
     schedules: list[ScheduleSummary]
     queues: list[QueueSummary]
     admin: str | None
+    database: str | None
     stop: StopSummary
 
 
@@ -96,6 +98,7 @@ def as_dict(configuration: Configuration, application: Application) -> Summary:
             for name, table in tables.queues.items()
         ],
         admin=application.admin,
+        database=_database(application),
         stop=StopSummary(worst=application.tree.worst_stop, within=application.stop_within),
     )
 
@@ -122,10 +125,22 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str, str]]:
     for queue in summary["queues"]:
         full = "waits" if queue["when_full"] == "wait" else "is rejected"
         yield "queue", queue["name"], f"holds {queue['capacity']} items, then a put {full}"
+    if summary["database"] is not None:
+        yield "database", "", summary["database"]
     if summary["admin"] is not None:
         yield "admin", "", summary["admin"]
     worst, within = summary["stop"]["worst"], summary["stop"]["within"]
     yield "stop", "", f"{format_duration(worst)} at worst, of {format_duration(within)}"
+
+
+def _database(application: Application) -> str | None:
+    """Where the data is, without a user's name and password."""
+    if application.database is None:
+        return None
+    if application.database.server is not None:
+        return f"embedded in {application.database.server.path}"
+    url = urlsplit(application.database.url)
+    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
 
 
 def _after(names: list[str]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import click
@@ -39,8 +41,26 @@ def _target(context: click.Context, parameter: click.Parameter, text: str) -> Ta
     if text.startswith(_URLS):
         return Target(text, text, None)
     purpose = f"trio-services db {context.info_name}"
+    if Path(text).is_file():
+        return _configured(text, purpose)
     server = EmbeddedServer(text.removeprefix("embedded:"), purpose=purpose)
     return Target(text, server.url, server)
+
+
+def _configured(text: str, purpose: str) -> Target:
+    """The database of a configuration file."""
+    from ..config import find_database, load
+    from ..errors import ConfigError
+
+    try:
+        database = find_database(load(text), os.environ, purpose)
+    except ConfigError as error:
+        for line in error.problems:
+            click.echo(line, err=True)
+        raise click.exceptions.Exit(2) from error
+    if database is None:
+        raise click.UsageError(f"{text} has no [database] table")
+    return Target(text, database.url, database.server)
 
 
 def where(command: F) -> F:

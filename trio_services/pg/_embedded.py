@@ -56,6 +56,11 @@ class EmbeddedServer(Service):
         return self._directory.url
 
     @property
+    def path(self) -> Path:
+        """The directory."""
+        return self._directory.path
+
+    @property
     def is_new(self) -> bool:
         """Whether it has no database yet.
 
