@@ -15,6 +15,7 @@ from trio_services import Child, Supervisor, open_supervisor
 from trio_services.errors import EmbeddedUnavailable
 from trio_services.lifecycle import HealthStatus
 from trio_services.pg import EmbeddedServer
+from trio_services.pg._installation import Installation, installations
 
 from .serving import (
     AS_ROOT,
@@ -242,6 +243,16 @@ async def test_server_that_cannot_shut_down_in_time_is_ended(database: Path) -> 
     assert await trio.to_thread.run_sync(eventually, lambda: processes(database) == [])
 
 
+async def test_server_that_does_not_answer_is_unhealthy(database: Path) -> None:
+    server = EmbeddedServer(database)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        os.kill(postmaster(database), signal.SIGSTOP)
+        with trio.fail_after(5):
+            assert (await server.check()).status is HealthStatus.UNHEALTHY
+        nursery.cancel_scope.cancel()
+
+
 async def test_server_is_healthy_while_clients_can_connect(database: Path) -> None:
     server = EmbeddedServer(database)
     async with trio.open_nursery() as nursery:
@@ -249,6 +260,19 @@ async def test_server_is_healthy_while_clients_can_connect(database: Path) -> No
         assert (await server.check()).status is HealthStatus.HEALTHY
         nursery.cancel_scope.cancel()
     assert (await server.check()).status is HealthStatus.UNHEALTHY
+
+
+@pytest.mark.parametrize(
+    "installation", installations(), ids=lambda one: f"{one.version}-{'bundled' * one.bundled}"
+)
+async def test_server_of_every_version_that_is_there_makes_a_database_and_serves_it(
+    ours: Path, installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trio_services.pg._embedded.installations", lambda: [installation])
+    async with open_supervisor(Supervisor("app", [EmbeddedServer(ours / "db")])):
+        version = await trio.to_thread.run_sync(query, ours / "db", "show server_version")
+    assert str(version).startswith(installation.version)
+    assert processes(ours / "db") == []
 
 
 @pytest.mark.parametrize("after", [0.0, 0.02, 0.1, 0.3, 0.8])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 
 import click
 
@@ -68,7 +69,8 @@ def stop(target: Target) -> None:
         raise server.unavailable("no server runs")
     if holder.purpose != _START:
         raise server.unavailable(f"{holder} runs its server; stop that one")
-    os.kill(holder.process, signal.SIGTERM)
+    with suppress(ProcessLookupError):  # killed, and its server is about to go
+        os.kill(holder.process, signal.SIGTERM)
     until = time.monotonic() + _STOP_WITHIN
     while server.holder() == holder:
         if time.monotonic() > until:

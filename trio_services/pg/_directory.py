@@ -258,7 +258,7 @@ def _holder(path: Path) -> Holder | None:
         if _lock(fd):
             return None
         process, _, purpose = os.read(fd, 1000).decode(errors="replace").strip().partition(" ")
-        return Holder(int(process or 0), purpose)
+        return Holder(int(process) if process.isdecimal() else 0, purpose)
     finally:
         os.close(fd)
 

@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Self, cast
 
@@ -30,6 +30,7 @@ _IMMEDIATE = 0.8  # seconds for an immediate shutdown: it only has to tell the o
 _KILLED = 1.0  # seconds for the kernel to end what was killed
 _FIRST_LOOK = 0.01  # seconds until we look for the first time whether it is ready
 _LAST_LOOK = 0.5
+_ANSWER = 2.0  # seconds for a server to answer, which one that was stopped by a signal never does
 _STARTUP = b"\0\0\0\x29\0\3\0\0user\0postgres\0database\0postgres\0\0"
 
 _SETTINGS = {
@@ -42,17 +43,16 @@ _SETTINGS = {
 
 
 async def accepts_connections(directory: Directory) -> bool:
-    """Whether a server lets clients in now.
+    """Whether a server lets clients in now, within 2 s.
 
     Cancellation: at any time.
     """
-    try:
+    with trio.move_on_after(_ANSWER), suppress(OSError, trio.BrokenResourceError):
         async with await trio.open_unix_socket(directory.socket_folder / SOCKET) as stream:
             await stream.send_all(_STARTUP)
             # Its whole greeting, or else an error, such as that it is starting up.
             return (await stream.receive_some(8192)).startswith(b"R")
-    except (OSError, trio.BrokenResourceError):
-        return False
+    return False
 
 
 async def runnable_by(installation: Installation, account: Account | None) -> Installation:
@@ -114,7 +114,8 @@ class Guarded:
         Raises:
             EmbeddedUnavailable: it failed.
         """
-        fresh = self.directory.make_data_folder(self.account)
+        directory = self.directory
+        fresh = await trio.to_thread.run_sync(directory.make_data_folder, self.account)
         utf8 = ["--encoding=UTF8", "--locale=C"]
         if self.installation.major >= 17:  # which need not ask the system what a letter is
             utf8 += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
@@ -135,8 +136,8 @@ class Guarded:
             )
         if done.returncode:
             said = done.stderr.decode(errors="replace")
-            raise self.directory.unavailable(f"initdb failed: {_worst_line(said)}")
-        self.directory.adopt(fresh)
+            raise directory.unavailable(f"initdb failed: {_worst_line(said)}")
+        await trio.to_thread.run_sync(directory.adopt, fresh)
 
     @asynccontextmanager
     async def serving(self, claim: int) -> AsyncGenerator[Postmaster]:
