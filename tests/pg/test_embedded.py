@@ -299,7 +299,10 @@ async def test_path_that_is_too_long_for_a_socket_is_served_all_the_same(
     async with trio.open_nursery() as nursery:
         await nursery.start(EmbeddedServer(directory).run)
         assert await trio.to_thread.run_sync(query, directory, "select 1") == 1
+        way_in = EmbeddedServer(directory)._directory.socket_folder
+        assert way_in.is_symlink()
         nursery.cancel_scope.cancel()
+    assert not way_in.is_symlink()
 
 
 async def test_port_of_clients_in_the_environment_is_not_the_servers(

@@ -172,6 +172,11 @@ class Directory:
         finally:
             os.close(fd)
 
+    def tidy_away(self) -> None:
+        """Remove the way in, if it is outside of the directory."""
+        if self.socket_folder != self.data:
+            self.socket_folder.unlink(missing_ok=True)
+
     def open_log(self) -> int:
         """A file descriptor to append to the log."""
         return os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_LINK, 0o600)

@@ -104,7 +104,10 @@ class EmbeddedServer(Service):
         """
         claim, shared = await self._take(task_status)
         with claim, self._told():
-            await self._serve(claim, trio.TASK_STATUS_IGNORED if shared else task_status)
+            try:
+                await self._serve(claim, trio.TASK_STATUS_IGNORED if shared else task_status)
+            finally:
+                self._directory.tidy_away()
 
     async def check(self) -> Health:
         """Whether clients can connect."""
