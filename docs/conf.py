@@ -47,7 +47,10 @@ python_use_unqualified_type_names = True
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:obj", r".*"),
-    (r"py:.*", r"(trio|collections|datetime|contextlib|contextvars|os|types|typing)\..*"),
     (r"py:class", r"(.*\.)?[TUP]"),
     (r"py:class", r"Transient|Handler|Missed|OnDead|Restart|Listener|optional"),
+    (
+        r"py:.*",
+        r"(trio|psycopg|collections|datetime|contextlib|contextvars|os|pathlib|types|typing)\..*",
+    ),
 ]

@@ -56,6 +56,7 @@ def test_importing_the_package_imports_nothing_that_is_large() -> None:
         "starlette",
         "hypercorn",
         "dishka",
+        "psycopg",
     }
     assert roots & large == set()
     assert [name for name in loaded if name.startswith("trio_services.")] == [
@@ -75,7 +76,7 @@ def test_room_is_imported_when_it_is_first_used() -> None:
 def test_services_are_run_without_the_parts_of_the_command() -> None:
     loaded = in_a_fresh_python(
         "import json, sys; from trio_services import Supervisor, Workers, every, open_supervisor\n"
-        "large = ('click', 'starlette', 'hypercorn', 'cattrs', 'loguru', 'dishka')\n"
+        "large = ('click', 'starlette', 'hypercorn', 'cattrs', 'loguru', 'dishka', 'psycopg')\n"
         "print(json.dumps([name for name in large if name in sys.modules]))"
     )
     assert loaded == []

@@ -23,10 +23,16 @@ from trio_services import Supervisor
 from trio_services.config import format_duration
 from trio_services.config._durations import Seconds
 from trio_services.config._schema import CHILDREN, ChildTable, Options, Tables
+from trio_services.config._secret import SecretText
 from trio_services.config._types import described, is_mapping, optional
 
 _SHARED = "services, workers and schedules"
-_RULES = {"above_zero": "more than 0", "is_name": "a name", "is_package": "names of packages"}
+_RULES = {
+    "above_zero": "more than 0",
+    "is_database_url": "the URL of a database, without a password",
+    "is_name": "a name",
+    "is_package": "names of packages",
+}
 
 
 class ConfigurationReference(SphinxDirective):
@@ -190,7 +196,7 @@ def _default_of_supervisors(key: str) -> Any:
 
 def _is_text(target: type) -> bool:
     """Whether values of a class are written as text, such as names of code."""
-    return hasattr(target, "parse")
+    return hasattr(target, "parse") or target is SecretText
 
 
 def _types(table: Any) -> dict[str, Any]:

@@ -8,16 +8,17 @@ raised together.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 from cattrs import Converter
 
-from ..errors import ConfigError, PlanError
+from ..errors import ConfigError, EmbeddedUnavailable, PlanError
 from ..queues import Batch, Schedule, Workers, WorkQueue
 from ..resilience import Backoff, Breaker, Rate, Retry
 from ..services import AnyService, Service
@@ -34,6 +35,7 @@ from ._code import (
     check_transient,
     told,
 )
+from ._database import NAME as DATABASE, Database, find_database
 from ._problems import KeyPath, Problem
 from ._schema import (
     AnyChildTable,
@@ -49,6 +51,12 @@ from ._schema import (
 )
 from ._structure import StructureError, strict_converter
 
+if TYPE_CHECKING:
+    from ..pg import EmbeddedServer
+
+_DATABASE_START = 300.0  # seconds: the first start after a crash may have much to recover
+_DATABASE_STOP = 5.0  # seconds, of which it needs a tenth of one
+
 AsyncFunction = Callable[..., Awaitable[object]]
 
 
@@ -62,6 +70,7 @@ class Application:
         stop_within: seconds in which a stop has ended.
         log: what is logged, and how.
         admin: where the admin server listens; None for nowhere.
+        database: where the data is; None if there is none.
         source: the file that all this comes from.
     """
 
@@ -70,6 +79,7 @@ class Application:
     stop_within: float
     log: LogSettings
     admin: str | None
+    database: Database | None
     source: Path
 
 
@@ -83,10 +93,18 @@ def build(configuration: Configuration) -> Application:
     """
     tables = configuration.tables
     builder = _Builder(tables, configuration.source.absolute().parent)
+    database = None
+    lines: list[str] = []
+    try:
+        purpose = f"application {tables.host.name}"
+        if (database := find_database(configuration, os.environ, purpose)) and database.server:
+            builder.serve(database.server)
+    except ConfigError as error:
+        lines += error.problems
     children = [builder.child(key, table) for key, table in tables.children.items()]
     tree = builder.tree(children)
-    if tree is None or builder.problems:
-        lines = [configuration.origins.line(problem) for problem in builder.problems]
+    lines += [configuration.origins.line(problem) for problem in builder.problems]
+    if tree is None or lines:
         raise ConfigError(list(dict.fromkeys(lines)))  # a handler and its on_dead share options
     return Application(
         tree=tree,
@@ -96,6 +114,7 @@ def build(configuration: Configuration) -> Application:
             level=tables.log.level, format=tables.log.format, levels=dict(tables.log.levels)
         ),
         admin=tables.admin.bind if tables.admin else None,
+        database=database,
         source=configuration.source,
     )
 
@@ -110,18 +129,41 @@ class _Builder:
             for name, table in tables.queues.items()
         }
         self.problems: list[Problem] = []
+        self._server: EmbeddedServer | None = None
         self._importer = Importer(self.host.imports)
         self._importer.search_beside(folder)
         self._converter: Converter = strict_converter(folder)
+
+    def serve(self, server: EmbeddedServer) -> None:
+        """Make a server a part of the tree."""
+        self._server = server
+        with self._collecting(DATABASE, "url"):
+            server.verify()
 
     def tree(self, children: list[Child]) -> Supervisor | None:
         """The whole tree, if it can be run as written."""
         limit = Limit(self.host.max_restarts.count, per=self.host.max_restarts.per)
         with self._collecting("host", "stop_within"):
-            tree = Supervisor(self.host.name, children, max_restarts=limit)
+            tree = Supervisor(self.host.name, self._with_server(children), max_restarts=limit)
             check_budget(tree.name, tree.worst_stop, self.host.stop_within)
             return tree
         return None
+
+    def _with_server(self, children: list[Child]) -> list[Child]:
+        if self._server is None:
+            # What comes after a database that is always there need not wait for it.
+            return [
+                attrs.evolve(child, after=[name for name in child.after if name != DATABASE])
+                for child in children
+            ]
+        server = Child(
+            self._server,
+            name=DATABASE,
+            start_within=_DATABASE_START,
+            stop_within=_DATABASE_STOP,
+            retry_start=False,  # what is wrong with it by then does not get better by trying
+        )
+        return [server, *children]
 
     def child(self, key: KeyPath, table: AnyChildTable) -> Child:
         """What one table says; with a placeholder for code that cannot be used."""
@@ -282,6 +324,8 @@ class _Builder:
             self.problems += [Problem(key, line) for line in str(error).splitlines()]
         except StructureError as error:
             self.problems += error.problems
+        except EmbeddedUnavailable as error:
+            self.problems.append(Problem(key, str(error)))
 
 
 async def _placeholder(*_: object) -> None:

@@ -24,6 +24,7 @@ from ._durations import Seconds, parse_duration
 from ._overrides import Given, plain
 from ._problems import KeyPath, MisfitError, Problem, as_table, shown, suggestion
 from ._schema import CodeReference, Options
+from ._secret import SecretText
 from ._types import (
     ARRAYS,
     SCALARS,
@@ -79,6 +80,17 @@ def strict_converter(folder: Path) -> Converter:
             raise MisfitError(f"{shown(value)} is not a path")
         return target(folder / value)
 
+    def secret(value: object, _: object) -> SecretText:
+        match plain(value):
+            case str(text):
+                return SecretText("here", text)
+            case {"env": str(name), **rest} if name and not rest:
+                return SecretText("env", name)
+            case {"file": str(name), **rest} if name and "\0" not in name and not rest:
+                return SecretText("file", str(folder / name))
+            case _:
+                raise MisfitError(f"{shown(value)} is not {WORDS[SecretText]}")
+
     def annotated(target: Any) -> Hook:
         return lambda value, _: converter.structure(value, get_args(target)[0])
 
@@ -92,6 +104,7 @@ def strict_converter(folder: Path) -> Converter:
         (is_mapping, lambda target: _mapping_hook(target, converter)),
         (is_class, lambda target: class_hook(target, converter)),
         (lambda target: target == Seconds, lambda _: _duration),
+        (lambda target: target is SecretText, lambda _: secret),
         (lambda target: target is CodeReference, lambda _: _code_reference),
         (lambda target: target is Options, lambda _: _options),
     ]

@@ -23,6 +23,7 @@ import attrs
 from ._durations import Seconds
 from ._problems import shown
 from ._schema import CodeReference
+from ._secret import SecretText
 
 SCALARS: tuple[Any, ...] = (bool, int, float, str, datetime, date, time)
 """What TOML has, each before what it is a subclass of."""
@@ -49,6 +50,7 @@ WORDS: Mapping[object, str] = {
     Path: "a path",
     Seconds: 'a duration: seconds, or text like "500ms", "1.5s", "10m", "2h", "1d"',
     CodeReference: '"package.module:name"',
+    SecretText: 'text, { env = "NAME" } or { file = "PATH" }',
 }
 """What values of a type are called."""
 
