@@ -46,7 +46,8 @@ python_use_unqualified_type_names = True
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:obj", r".*"),
-    (r"py:.*", r"(trio|collections|contextlib|contextvars|os|types|typing)\..*"),
-    (r"py:class", r"(.*\.)?[TP]"),
+    (r"py:.*", r"(trio|psycopg|collections|contextlib|contextvars|os|types|typing)\..*"),
+    (r"py:class", r"(.*\.)?([TP]|Ts|RV|Row)"),
+    (r"py:class", r"Query|Params"),  # of psycopg
     (r"py:class", r"Transient|Handler|OnDead|Restart|Listener|optional"),
 ]
