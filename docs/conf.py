@@ -47,7 +47,8 @@ python_use_unqualified_type_names = True
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:obj", r".*"),
-    (r"py:class", r"(.*\.)?[TUP]"),
+    (r"py:class", r"(.*\.)?([TUP]|Ts|RV|Row)"),
+    (r"py:class", r"Query|Params"),  # of psycopg
     (r"py:class", r"Transient|Handler|Missed|OnDead|Restart|Listener|optional"),
     (
         r"py:.*",

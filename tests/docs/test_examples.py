@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from ..pg.conftest import server as server
+from ..pg.server import Server
 from .pages import DOCS, ROOT, blocks, pages, play, running
 
 EXAMPLES = ROOT / "examples"
@@ -79,6 +81,13 @@ async def test_polite_stop_finishes_the_transfer_in_hand_and_begins_no_other() -
         assert await program.ended() == 0
     transfers = [line for line in program.lines if line.startswith("transfer ")]
     assert transfers == ["transfer 1: taken", "transfer 1: given"]
+
+
+async def test_bank_moves_money_and_tells(server: Server) -> None:
+    async with running(f"DATABASE_URL='{server.url}' python bank.py", EXAMPLES) as program:
+        assert await program.ended() == 0
+    heard = {f"heard of {amount} to Bob" for amount in (10, 20, 30)}
+    assert set(program.lines) == {*heard, "Ada has 40", "Bob has 60"}
 
 
 def test_readme_begins_with_hello() -> None:

@@ -91,7 +91,7 @@ async def test_use_that_is_cancelled_anywhere_leaves_a_connection_in_order(
     use: Use, autocommit: bool, server: Server, items: None
 ) -> None:
     async with await pg.connect(server.url, autocommit=autocommit) as connection:
-        for step in range(30):
+        for step in range(20):
             with trio.fail_after(10):
                 cancelled = await cancelled_at(step, lambda: use(connection))
             assert not connection.closed

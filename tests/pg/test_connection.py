@@ -336,14 +336,13 @@ async def test_select_takes_the_place_of_poll(server: Server, items: None) -> No
 
 
 async def test_other_tasks_run_during_a_long_copy(server: Server, items: None) -> None:
-    worst = 0.0
+    turns = 0
 
     async def watch() -> None:
-        nonlocal worst
+        nonlocal turns
         while True:
-            before = trio.current_time()
             await trio.lowlevel.checkpoint()
-            worst = max(worst, trio.current_time() - before)
+            turns += 1
 
     async with (
         await pg.connect(server.url) as connection,
@@ -352,7 +351,8 @@ async def test_other_tasks_run_during_a_long_copy(server: Server, items: None) -
     ):
         nursery.start_soon(watch)
         async with cursor.copy("copy items from stdin") as copy:
-            for number in range(100_000):
+            turns = 0
+            for number in range(100_000):  # less than what is sent without being asked for room
                 await copy.write_row((number,))
+            assert turns >= 3
         nursery.cancel_scope.cancel()
-    assert worst < 0.1

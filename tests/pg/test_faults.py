@@ -149,6 +149,7 @@ async def test_wrong_password_is_not_tried_in_a_tight_loop(server: Server) -> No
         with pytest.raises(pg.PoolTimeout, match="password authentication failed"):
             await pool.getconn(1.0)
         assert pool.statistics().connections_num <= 8
+        assert pool.statistics().pool_size == 1  # which is the one attempt that is being made
         password = "right"
         await recover(pool)
 

@@ -61,6 +61,15 @@ async def test_nothing_is_lost_by_a_cancellation(server: Server) -> None:
         assert got == [str(step) for step in range(30)]
 
 
+async def test_what_has_come_is_given_even_without_any_time_to_wait(server: Server) -> None:
+    async with await listening(server) as connection:
+        server.execute("notify news, 'there'")
+        await trio.sleep(0.05)
+        for expected in (["there"], []):
+            async with aclosing(connection.notifies(timeout=0)) as notifies:
+                assert [notify.payload async for notify in notifies] == expected
+
+
 async def test_handlers_are_called_as_well(server: Server) -> None:
     async with await listening(server) as connection:
         handled: list[psycopg.Notify] = []

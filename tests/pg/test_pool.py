@@ -477,7 +477,9 @@ async def test_connection_that_was_to_read_only_is_kept(server: Server, items: N
         assert pool.statistics().connections_num == 1
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(4, 24))]
+)
 async def test_storm_of_cancellations_loses_no_connection(
     seed: int, server: Server, items: None
 ) -> None:

@@ -28,7 +28,7 @@ from ._cancel import cancel_query
 from ._connecting import connection_parameters, open_pgconn
 from ._drive import CLEAN_UP, Driver
 from ._lock import Lock
-from ._notifies import arrivals
+from ._notifies import arrivals, keep_arrived
 from ._wait import Steps
 
 if TYPE_CHECKING:
@@ -353,8 +353,12 @@ class Connection(AsyncConnection[Row]):
         deadline = math.inf if timeout is None else trio.current_time() + timeout
         left = math.inf if stop_after is None else stop_after
         async with self.lock:
-            while left > 0:
-                while self._notifies_backlog:
+            while True:
+                if (
+                    self._driver.alive
+                ):  # which receives what is there, even if there is no time left
+                    keep_arrived(self)
+                while self._notifies_backlog and left > 0:
                     yield self._notifies_backlog.popleft()  # noqa: ASYNC119 -- of a lock
                     left -= 1
                 if left <= 0:

@@ -157,7 +157,7 @@ async def leadership(pool: Pool, name: str, *, lease: float = 10.0) -> AsyncGene
             except Exception as raised:  # noqa: BLE001 -- raised below, outside of the nursery
                 error = raised
             finally:
-                if scope.cancel_called:
+                if trio.current_time() >= scope.deadline:
                     term.lost.set()
                 scope.deadline = math.inf  # from here on it is not for the lease that it ends
                 scope.cancel()
@@ -176,8 +176,7 @@ async def _tell(term: Term, scope: trio.CancelScope) -> None:
     try:
         await trio.sleep_forever()
     finally:
-        # And not if it is cancelled from around, or is being left.
-        if scope.cancel_called and scope.deadline < math.inf:
+        if trio.current_time() >= scope.deadline:  # and not because it is cancelled from around
             term.lost.set()
 
 
@@ -232,6 +231,7 @@ class _Claim:
             except (Error, PoolTimeout, CommitUnknown):
                 continue
             if not renewed:
+                term.lost.set()
                 scope.cancel()
                 return
             if scope.deadline < math.inf:

@@ -9,10 +9,15 @@ from ._wait import READ, Steps
 
 def arrivals(connection: BaseConnection[object]) -> Steps[None]:
     """Wait for news from the server, and keep the notifications among them in the backlog."""
-    pgconn = connection.pgconn
     while not (yield READ):
         pass
-    pgconn.consume_input()
+    connection.pgconn.consume_input()
+    keep_arrived(connection)
+
+
+def keep_arrived(connection: BaseConnection[object]) -> None:
+    """Keep the notifications in what was received already."""
+    pgconn = connection.pgconn
     backlog = connection._notifies_backlog
     while notify := pgconn.notifies():
         if pgconn.notify_handler is not None:
