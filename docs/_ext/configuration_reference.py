@@ -26,7 +26,13 @@ from trio_services.config._schema import CHILDREN, ChildTable, Options, Tables
 from trio_services.config._types import described, is_mapping, optional
 
 _SHARED = "services, workers and schedules"
-_RULES = {"above_zero": "more than 0", "is_name": "a name", "is_package": "names of packages"}
+_RULES = {
+    "above_zero": "more than 0",
+    "is_cron": "a cron expression",
+    "is_name": "a name",
+    "is_package": "names of packages",
+    "is_timezone": "a name of the IANA data base",
+}
 
 
 class ConfigurationReference(SphinxDirective):

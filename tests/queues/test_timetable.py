@@ -11,8 +11,7 @@ import trio
 
 from trio_services import timers
 from trio_services.lifecycle import events
-from trio_services.queues import Outcome, Schedule, current_job
-from trio_services.queues._timetable import ScheduleStatistics
+from trio_services.queues import Outcome, Schedule, ScheduleStatistics, current_job
 from trio_services.resilience import Backoff, Retry
 
 from .test_schedule import Calls, scheduled
