@@ -168,7 +168,7 @@ class Pipeline:
         handler = (self.first, self.second, self.third)[stage]
         return Workers(
             self.queues[stage],
-            handler,  # type: ignore[arg-type]
+            handler,
             on_dead=self.bury,
             on_left=on_left,
             **options[stage],  # type: ignore[arg-type]
