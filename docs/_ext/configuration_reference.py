@@ -29,9 +29,11 @@ from trio_services.config._types import described, is_mapping, optional
 _SHARED = "services, workers and schedules"
 _RULES = {
     "above_zero": "more than 0",
+    "is_cron": "a cron expression",
     "is_database_url": "the URL of a database, without a password",
     "is_name": "a name",
     "is_package": "names of packages",
+    "is_timezone": "a name of the IANA data base",
 }
 
 

@@ -47,6 +47,19 @@ async def test_crawler_accounts_for_every_page() -> None:
     ]
 
 
+async def test_pipeline_ends_by_itself_when_all_is_stored() -> None:
+    async with running("python pipeline.py", EXAMPLES) as program:
+        assert await program.ended() == 0
+    stored = [line for line in program.lines if " orders stored: " in line]
+    assert sum(int(line.split()[0]) for line in stored) == 21
+    assert sum(int(line.split()[3]) for line in stored) == 594
+    assert program.lines[-3:] == [
+        "lines: 23 accepted = 21 done + 2 discarded + 0 dead + 0 left",
+        "orders: 21 accepted = 21 done + 0 dead + 0 left",
+        "priced: 21 accepted = 21 done + 0 dead + 0 left",
+    ]
+
+
 async def test_breaker_lets_the_shop_go_on_without_its_rates() -> None:
     async with running("python breaker.py", EXAMPLES) as program:
         assert await program.ended() == 0

@@ -436,6 +436,7 @@ async def live(world: World) -> None:
                         await trio.sleep_until(program.close_at)
                         world.queue.close()
                     await trio.sleep_until(program.stop_at)
+                    operator.cancel_scope.cancel()  # who may wait for what waits for a stopped pool
             # No producer hangs on a queue that nobody will ever empty.
             with trio.fail_after(1000):
                 await world.all_produced.wait()

@@ -11,8 +11,7 @@ import trio
 
 from trio_services import timers
 from trio_services.lifecycle import events
-from trio_services.queues import Outcome, Schedule, current_job
-from trio_services.queues._timetable import ScheduleStatistics
+from trio_services.queues import Outcome, Schedule, ScheduleStatistics, current_job
 from trio_services.resilience import Backoff, Retry
 
 from .test_schedule import Calls, scheduled
@@ -77,7 +76,7 @@ async def test_call_is_made_at_the_times_of_an_expression(autojump_clock: MockCl
     ("day", "expected"),
     [
         # Clocks pass over 02:30: it is made when they go on. They show it twice: made once.
-        (datetime(2026, 3, 28, 12, tzinfo=UTC), ["29 03:30 CEST", "30 02:30 CEST"]),
+        (datetime(2026, 3, 28, 12, tzinfo=UTC), ["29 03:00 CEST", "30 02:30 CEST"]),
         (datetime(2026, 10, 24, 12, tzinfo=UTC), ["25 02:30 CEST", "26 02:30 CET"]),
     ],
 )
@@ -88,9 +87,7 @@ async def test_time_of_day_comes_once_whatever_clocks_do(
     with wall_clock(day):
         async with working(scheduled(call, cron="30 2 * * *", timezone="Europe/Berlin")):
             await trio.sleep(48 * 3600)
-    assert len(call.local) == 2
-    assert call.local[1] == expected[1]
-    assert call.local[0][:2] == expected[0][:2]
+    assert call.local == expected
 
 
 async def test_zone_decides_when_a_time_of_day_is(autojump_clock: MockClock) -> None:

@@ -408,7 +408,7 @@ class ScheduleTable(ChildTable):
     cron: str | None = field(
         default=None,
         validator=is_cron,
-        metadata=about('A cron expression, like "*/5 * * * *" or "@daily".'),
+        metadata=about("A cron expression, like `*/5 * * * *` or `@daily`."),
     )
     timezone: str | None = field(
         default=None,

@@ -33,7 +33,9 @@ class ScheduleStatistics:
         ended: when the last call ended.
         outcome: what became of that.
         running: how many calls are being made.
-        done, discarded, dead: how many came to that; see `Outcome`.
+        done: how many were done; see `Outcome`.
+        discarded: how many were discarded.
+        dead: how many were dead.
         skipped: how many were not made because the one before was still being made.
         durations: how long the attempts took.
         lateness: how late the calls began.
