@@ -28,7 +28,7 @@ from .crunching import OnlyHere, Task, Unpickling, attempts, crunch, ignore, mea
 from .working import ends, working
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
 TWICE = Retry(2, Backoff(initial=0))
 
@@ -47,14 +47,24 @@ def is_running(pid: int) -> bool:
     return True
 
 
+others: set[int] = set()  # children that other tests keep, such as a server
+
+
+@pytest.fixture(autouse=True)
+def only_own_children() -> Generator[None]:
+    others.update(child_processes())
+    yield
+    others.clear()
+
+
 def child_processes() -> list[int]:
-    """The ids of this process's children, also of those that have ended and were not waited for."""
+    """The ids of a test's own children, also of those that have ended and were not waited for."""
     found: list[int] = []
     for directory in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if int((directory / "stat").read_text().rpartition(")")[2].split()[1]) == os.getpid():
                 found.append(int(directory.name))
-    return found
+    return [pid for pid in found if pid not in others]
 
 
 def open_files() -> int:
