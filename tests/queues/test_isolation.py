@@ -353,7 +353,8 @@ def test_error_that_the_program_itself_defines_comes_back_as_that(tmp_path: Path
     program.write_text(
         textwrap.dedent(
             """
-            from trio_services import Supervisor, Workers, WorkQueue, run
+            import trio
+            from trio_services import Supervisor, Workers, WorkQueue, open_supervisor
 
             class Mine(Exception):
                 pass
@@ -361,15 +362,20 @@ def test_error_that_the_program_itself_defines_comes_back_as_that(tmp_path: Path
             def crunch(item):
                 raise Mine("own words")
 
-            if __name__ == "__main__":
+            async def main():
                 queue = WorkQueue("numbers")
                 queue.put_nowait(1)
                 queue.close()
-                try:
-                    run(Supervisor("app", [Workers(queue, crunch, isolation="process")]))
-                finally:
-                    failure = queue.dead_letters()[0].failure
-                    print(failure.type, failure.message)
+                workers = Workers(queue, crunch, isolation="process")
+                async with open_supervisor(Supervisor("app", [workers])) as tree:
+                    life = tree.life.children["crunch"]
+                    while not life.state.ended:
+                        await life.wait_changed()
+                failure = queue.dead_letters()[0].failure
+                print(failure.type, failure.message)
+
+            if __name__ == "__main__":
+                trio.run(main)  # `trio_services.run` imports what hides whether it works
             """
         )
     )
