@@ -62,13 +62,9 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def children_running() -> list[int]:
-    """The ids of those that have not ended."""
-    return [
-        pid
-        for pid in child_processes()
-        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    ]
+def has_ended(child: int) -> bool:
+    """Whether a child has ended, and is waited for by nobody yet."""
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 async def crunched(task: Task, *, timeout: float | None = None) -> WorkQueue[Task]:
@@ -273,13 +269,12 @@ async def test_huge_items_come_over_whole() -> None:
 async def test_process_that_dies_idle_fails_nobody(tmp_path: Path) -> None:
     queue = WorkQueue[Task]("tasks")
     first, second = Task("work", tmp_path / "first"), Task("work", tmp_path / "second")
-    async with working(Child(Workers(queue, crunch, isolation="process"), name="pool")) as watched:
+    async with working(Child(Workers(queue, crunch, isolation="process"), name="pool")):
         queue.put_nowait(first)
         await until(lambda: queue.statistics().done == 1)
-        task = watched.tree.life.children["pool"].task
-        assert task is not None
-        os.kill(attempts(first)[0], signal.SIGKILL)
-        await until(lambda: not children_running())
+        (pid,) = attempts(first)
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: has_ended(pid))
         queue.put_nowait(second)
         await until(lambda: queue.statistics().done + queue.statistics().dead == 2)
         assert attempts(first) != attempts(second)
