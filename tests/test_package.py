@@ -17,11 +17,12 @@ ROOT = Path(trio_services.__file__).parents[1]
 # Of the contract's list, what this version has.
 NAMES = {
     "Backoff", "Batch", "Breaker", "BreakerOpen", "BulkheadFull", "Child", "ConfigError",
-    "Discard", "Health", "Host", "HostSettings", "Limit", "PlanError", "QueueClosed", "QueueFull",
-    "Rate", "RestartLimitExceeded", "Retry", "RetryLater", "Schedule", "Service", "ServicesError",
-    "StartFailed", "StartTimeout", "StopFailed", "StopOverdue", "Supervisor", "Tick", "TimedOut",
-    "UnknownService", "WorkQueue", "WorkerProcessDied", "Workers", "at", "current_service",
-    "events", "every", "graceful", "open_host", "open_supervisor", "run", "serve", "service",
+    "Discard", "Health", "Host", "HostSettings", "Limit", "PlanError", "QueueClosed",
+    "QueueFull", "Rate", "RestartLimitExceeded", "Retry", "RetryLater", "Schedule", "Secret",
+    "Service", "ServicesError", "StartFailed", "StartTimeout", "StopFailed", "StopOverdue",
+    "Supervisor", "Tick", "TimedOut", "UnknownService", "WorkQueue", "WorkerProcessDied",
+    "Workers", "at", "current_service", "events", "every", "graceful", "open_host",
+    "open_supervisor", "run", "serve", "service",
 }  # fmt: skip
 
 
@@ -73,7 +74,9 @@ def test_services_are_run_without_the_parts_of_the_command() -> None:
 def test_public_name_is_there_and_comes_from_its_room(name: str) -> None:
     assert name in dir(trio_services)
     value = getattr(trio_services, name)
-    rooms = ("errors", "host", "lifecycle", "queues", "resilience", "supervision", "timers")
+    rooms = (
+        "errors", "host", "lifecycle", "queues", "resilience", "secrets", "supervision", "timers"
+    )  # fmt: skip
     homes = [import_module(f"trio_services.{room}") for room in rooms]
     if name in ("Service", "service"):
         assert callable(value)

@@ -47,6 +47,7 @@ from ._schema import (
     Tables,
     WorkersTable,
 )
+from ._secrets import Secrets
 from ._structure import StructureError, strict_converter
 
 AsyncFunction = Callable[..., Awaitable[object]]
@@ -82,11 +83,15 @@ def build(configuration: Configuration) -> Application:
         ConfigError: with everything that is wrong.
     """
     tables = configuration.tables
-    builder = _Builder(tables, configuration.source.absolute().parent)
+    folder = configuration.source.absolute().parent
+    builder = _Builder(tables, folder, Secrets(folder, configuration.environment))
     children = [builder.child(key, table) for key, table in tables.children.items()]
     tree = builder.tree(children)
     if tree is None or builder.problems:
-        lines = [configuration.origins.line(problem) for problem in builder.problems]
+        lines = [
+            configuration.origins.line(builder.secrets.redact(problem))
+            for problem in builder.problems
+        ]
         raise ConfigError(list(dict.fromkeys(lines)))  # a handler and its on_dead share options
     return Application(
         tree=tree,
@@ -103,7 +108,8 @@ def build(configuration: Configuration) -> Application:
 class _Builder:
     """Makes the parts of an application, and collects what is wrong with them."""
 
-    def __init__(self, tables: Tables, folder: Path) -> None:
+    def __init__(self, tables: Tables, folder: Path, secrets: Secrets) -> None:
+        self.secrets = secrets
         self.host = tables.host
         self.queues: dict[str, WorkQueue[Any]] = {
             name: WorkQueue(name, capacity=table.capacity, when_full=table.when_full)
@@ -112,7 +118,7 @@ class _Builder:
         self.problems: list[Problem] = []
         self._importer = Importer(self.host.imports)
         self._importer.search_beside(folder)
-        self._converter: Converter = strict_converter(folder)
+        self._converter: Converter = strict_converter(folder, secrets)
 
     def tree(self, children: list[Child]) -> Supervisor | None:
         """The whole tree, if it can be run as written."""

@@ -466,8 +466,10 @@ class Configuration:
         source: the file that it was read from.
         tables: what it says, overrides included.
         origins: where each value came from.
+        environment: the variables, in which there are secrets.
     """
 
     source: Path
     tables: Tables
     origins: Origins
+    environment: Mapping[str, str] = field(repr=False)
