@@ -12,6 +12,7 @@ from typing import NoReturn
 import click
 
 from .._version import __version__
+from ._config import config
 from ._run import check, run
 
 BAD_USAGE = 2
@@ -35,6 +36,7 @@ def version() -> None:
 
 cli.add_command(run)
 cli.add_command(check)
+cli.add_command(config)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., object])
 
 _BAD_CONFIGURATION = 2
+_WIDEST = 60  # characters of a value, for what follows to be in a column
 
 
 def _configured(command: F) -> F:
@@ -55,11 +56,15 @@ def run(config: Path, overrides: tuple[str, ...]) -> int:
 @click.command()
 @_configured
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
-def check(config: Path, overrides: tuple[str, ...], *, as_json: bool) -> int:
+@click.option("--explain", "explained", is_flag=True, help="Print every value, and its origin.")
+def check(config: Path, overrides: tuple[str, ...], *, as_json: bool, explained: bool) -> int:
     """Do all that `run CONFIG` does, short of starting anything.
 
     The code that the file names is imported, and handlers that are classes are made.
     """
+    import attrs
+
+    from ..config import explain
     from ..errors import ConfigError
     from ._summary import as_dict, as_text
 
@@ -70,7 +75,15 @@ def check(config: Path, overrides: tuple[str, ...], *, as_json: bool) -> int:
             click.echo(json.dumps({"ok": False, "problems": error.problems}, ensure_ascii=False))
         return _refuse(error.problems)
     summary = as_dict(configuration, application)
-    click.echo(json.dumps(summary, ensure_ascii=False) if as_json else as_text(summary))
+    values = explain(configuration, application) if explained else []
+    if as_json:
+        more = {"values": [attrs.asdict(value) for value in values]} if explained else {}
+        click.echo(json.dumps({**summary, **more}, ensure_ascii=False))
+        return 0
+    click.echo(as_text(summary))
+    if values:
+        width = min(max(len(value.line) for value in values), _WIDEST)
+        click.echo("\n".join(["", *(f"{v.line:<{width}}  # {v.origin}" for v in values)]))
     return 0
 
 

@@ -2,5 +2,7 @@
 
 from ._build import Application as Application, build as build
 from ._durations import Seconds as Seconds, format_duration as format_duration
+from ._explain import Explained as Explained, explain as explain
 from ._file import load as load
+from ._json_schema import json_schema as json_schema
 from ._schema import Configuration as Configuration

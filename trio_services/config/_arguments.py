@@ -30,12 +30,16 @@ class Supplies:
         options: its `options`; None where it has none.
         queues: all queues, by name.
         converter: from `strict_converter`.
+
+    Attributes:
+        made: the options as the code that asked for them gets them.
     """
 
     key: KeyPath
     options: Options | None
     queues: Mapping[str, WorkQueue[Any]]
     converter: Converter
+    made: list[object] = attrs.field(factory=list[object], init=False)
     _asked: bool = attrs.field(default=False, init=False)
 
     def arguments(
@@ -110,7 +114,9 @@ class Supplies:
         if not is_class(annotation):
             raise CodeError("has to annotate its `options` with an attrs class or a dataclass")
         options = Options({}) if self.options is None else self.options
-        return structure(self.converter, options, annotation, (*self.key, _OPTIONS))
+        made: object = structure(self.converter, options, annotation, (*self.key, _OPTIONS))
+        self.made.append(made)
+        return made
 
 
 def _parameters(code: Any, leading: int) -> Iterator[tuple[Parameter, object]]:

@@ -8,7 +8,7 @@ raised together.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -64,6 +64,8 @@ class Application:
         log: what is logged, and how.
         admin: where the admin server listens; None for nowhere.
         source: the file that all this comes from.
+        options: by the names of services, pools and schedules, what their code gets as `options`;
+            several where a table names several pieces of code.
     """
 
     tree: Supervisor
@@ -72,6 +74,7 @@ class Application:
     log: LogSettings
     admin: str | None
     source: Path
+    options: Mapping[str, Sequence[object]] = attrs.field(repr=False)
 
 
 def build(configuration: Configuration) -> Application:
@@ -102,6 +105,7 @@ def build(configuration: Configuration) -> Application:
         ),
         admin=tables.admin.bind if tables.admin else None,
         source=configuration.source,
+        options=builder.options,
     )
 
 
@@ -116,6 +120,7 @@ class _Builder:
             for name, table in tables.queues.items()
         }
         self.problems: list[Problem] = []
+        self.options: dict[str, Sequence[object]] = {}
         self._importer = Importer(self.host.imports)
         self._importer.search_beside(folder)
         self._converter: Converter = strict_converter(folder, secrets)
@@ -142,6 +147,7 @@ class _Builder:
                 service = self._schedule(table, supplies)
         if len(self.problems) == known:
             self.problems += supplies.unasked()
+        self.options[str(key[1])] = supplies.made
         return Child(
             service,
             name=str(key[1]),

@@ -66,7 +66,7 @@ def load_text(
     lines += more + unplaced + [where.line(secrets.redact(problem)) for problem in problems]
     if lines:
         raise ConfigError(lines)
-    return Configuration(source, tables, where, environment)
+    return Configuration(source, tables, where, environment, text, tree)
 
 
 def _read_toml(text: str, source: str) -> Tree:

@@ -467,9 +467,13 @@ class Configuration:
         tables: what it says, overrides included.
         origins: where each value came from.
         environment: the variables, in which there are secrets.
+        text: the file.
+        document: what is in it, with the overrides laid over.
     """
 
     source: Path
     tables: Tables
     origins: Origins
     environment: Mapping[str, str] = field(repr=False)
+    text: str = field(repr=False)
+    document: Mapping[str, object] = field(repr=False)
