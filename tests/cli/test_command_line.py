@@ -29,6 +29,7 @@ def exit_status(*arguments: str) -> object:
         ["version"],
         ["run", "--help"],
         ["check", "--help"],
+        ["graph", "--help"],
         ["config", "--help"],
         ["config", "schema", "--help"],
         ["bogus"],
@@ -76,6 +77,8 @@ def test_help_lists_the_commands(option: str, capsys: pytest.CaptureFixture[str]
         (["run", "a.toml", "--sett", "b=c"], "trio-services run", "--sett"),
         (["run", "a.toml", "--set"], "trio-services", "--set"),
         (["version", "5"], "trio-services version", "5"),
+        (["graph"], "trio-services graph", "'CONFIG'"),
+        (["graph", "a.toml", "--format", "svg"], "trio-services graph", "'svg'"),
         (["config"], "trio-services config", "command"),
         (["config", "shema"], "trio-services config", "'shema'"),
         (["config", "schema", "5"], "trio-services config schema", "5"),
@@ -112,7 +115,7 @@ def test_bad_usage_is_one_line_and_status_2(
         ),
     ],
 )
-@pytest.mark.parametrize("command", ["run", "check"])
+@pytest.mark.parametrize("command", ["run", "check", "graph"])
 def test_bad_file_or_override_is_one_line_and_status_2(
     folder: Path,
     command: str,

@@ -1,4 +1,4 @@
-"""`run` and `check`: what begins with a configuration file."""
+"""`run`, `check` and `graph`: what begins with a configuration file."""
 
 from __future__ import annotations
 
@@ -84,6 +84,33 @@ def check(config: Path, overrides: tuple[str, ...], *, as_json: bool, explained:
     if values:
         width = min(max(len(value.line) for value in values), _WIDEST)
         click.echo("\n".join(["", *(f"{v.line:<{width}}  # {v.origin}" for v in values)]))
+    return 0
+
+
+@click.command()
+@_configured
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "dot", "mermaid"]),
+    default="text",
+    help="For people, for Graphviz, or for Mermaid. Default: text.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def graph(config: Path, overrides: tuple[str, ...], *, form: str, as_json: bool) -> int:
+    """Draw what runs, what it is responsible for, and the queues between.
+
+    The code that the file CONFIG names is imported, as for `check`.
+    """
+    from ..errors import ConfigError
+    from . import _graph
+
+    try:
+        drawn = _graph.graph_of(*_read(config, overrides))
+    except ConfigError as error:
+        return _refuse(error.problems)
+    forms = {"text": _graph.as_text, "dot": _graph.as_dot, "mermaid": _graph.as_mermaid}
+    click.echo((_graph.as_json if as_json else forms[form])(drawn))
     return 0
 
 
