@@ -7,7 +7,7 @@ import inspect
 import json
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import attrs
 
@@ -62,7 +62,7 @@ def graph_of(configuration: Configuration, application: Application) -> Graph:
         takes_from: tuple[str, ...] = ()
         fed: tuple[str, ...] = ()
         if isinstance(service, Workers):
-            workers = cast("Workers[Any]", service)
+            workers: Workers[Any] = service  # pyright: ignore[reportUnknownVariableType]
             code = workers.handler
             takes_from, fed = (workers.queue.name,), tuple(queue.name for queue in workers.feeds)
         elif isinstance(service, Schedule):
