@@ -306,3 +306,21 @@ def test_any_change_makes_the_tree_the_new_one_or_can_be_undone(
                 assert stopped.index(f"app/{name}") < stopped.index(f"app/{other}")
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+async def test_workers_that_were_added_by_hand_finish_what_they_have_in_hand_at_a_stop(
+    autojump_clock: MockClock,
+) -> None:
+    async def handle(item: int) -> None:
+        await trio.sleep(1)
+
+    queue = WorkQueue[int]("numbers")
+    for number in range(4):
+        queue.put_nowait(number)
+    story = Story()
+    async with story.open(Supervisor("app", [Child(Workers(queue, handle), name="w")])) as running:
+        running.resize("w", 4)
+        await trio.sleep(0.5)
+
+    assert queue.statistics().done == 4
+    assert queue.statistics().returned == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -40,17 +41,23 @@ def _configured(command: F) -> F:
 def run(config: Path, overrides: tuple[str, ...]) -> int:
     """Run the application that the file CONFIG describes.
 
-    SIGINT or SIGTERM stops it in order; a second one at once.
+    SIGINT or SIGTERM stops it in order; a second one at once. SIGHUP applies the file anew, as a
+    change of it does by itself.
     """
+    from ..config import reloading
     from ..errors import ConfigError
     from ..host import HostSettings, run
 
     try:
-        _, application = _read(config, overrides)
+        configuration, application = _read(config, overrides)
     except ConfigError as error:
         return _refuse(error.problems)
     settings = HostSettings(stop_within=application.stop_within, log=application.log)
-    return run(application.tree, config=settings, companions=_companions(application))
+    if hasattr(signal, "SIGHUP"):  # which is heeded while the services run; else it would kill
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    reload = reloading(configuration, application, partial(_load, config, overrides))
+    companions = [*_companions(application), reload]
+    return run(application.tree, config=settings, companions=companions)
 
 
 @click.command()
@@ -120,11 +127,16 @@ def _read(path: Path, overrides: tuple[str, ...]) -> tuple[Configuration, Applic
     Raises:
         ConfigError: with everything that is wrong.
     """
-    from ..config import build, load
+    from ..config import build
 
-    address = partial(_address, path)
-    configuration = load(path, overrides=overrides, checks={"admin.bind": address})
+    configuration = _load(path, overrides)
     return configuration, build(configuration)
+
+
+def _load(path: Path, overrides: tuple[str, ...]) -> Configuration:
+    from ..config import load
+
+    return load(path, overrides=overrides, checks={"admin.bind": partial(_address, path)})
 
 
 def _refuse(problems: tuple[str, ...]) -> int:

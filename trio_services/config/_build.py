@@ -20,6 +20,7 @@ from cattrs import Converter
 from ..errors import ConfigError, PlanError
 from ..queues import Batch, Schedule, Workers, WorkQueue
 from ..resilience import Backoff, Breaker, Rate, Retry
+from ..secrets import Secret
 from ..services import AnyService, Service
 from ..supervision import Child, Limit, Supervisor, check_budget
 from ..telemetry import LogSettings
@@ -34,7 +35,8 @@ from ._code import (
     check_transient,
     told,
 )
-from ._problems import KeyPath, Problem
+from ._live import Live
+from ._problems import KeyPath, MisfitError, Problem
 from ._schema import (
     AnyChildTable,
     BackoffTable,
@@ -47,10 +49,30 @@ from ._schema import (
     Tables,
     WorkersTable,
 )
-from ._secrets import Secrets
+from ._secrets import Place, Secrets
 from ._structure import StructureError, strict_converter
 
 AsyncFunction = Callable[..., Awaitable[object]]
+
+
+@attrs.frozen
+class Part:
+    """A service, pool of workers or schedule of an application.
+
+    Args:
+        table: what the configuration says of it.
+        child: what is run.
+        options: what its code gets as `options`; several where the table names several pieces of
+            code that ask for them.
+        live: for each of these, what holds them where they may change; else None.
+        secrets: those among its options, by where they were.
+    """
+
+    table: AnyChildTable
+    child: Child
+    options: Sequence[object] = attrs.field(repr=False)
+    live: Sequence[Live[Any] | None] = attrs.field(repr=False)
+    secrets: Mapping[Place, Secret]
 
 
 @attrs.frozen
@@ -64,8 +86,8 @@ class Application:
         log: what is logged, and how.
         admin: where the admin server listens; None for nowhere.
         source: the file that all this comes from.
-        options: by the names of services, pools and schedules, what their code gets as `options`;
-            several where a table names several pieces of code.
+        tables: what the configuration says.
+        parts: the services, pools of workers and schedules, by name.
     """
 
     tree: Supervisor
@@ -74,22 +96,28 @@ class Application:
     log: LogSettings
     admin: str | None
     source: Path
-    options: Mapping[str, Sequence[object]] = attrs.field(repr=False)
+    tables: Tables = attrs.field(repr=False)
+    parts: Mapping[str, Part] = attrs.field(repr=False)
 
 
-def build(configuration: Configuration) -> Application:
+def build(configuration: Configuration, *, running: Application | None = None) -> Application:
     """Import the code that a configuration names, and make an application of it.
 
     Handlers that are classes are made here, once; services are made at each of their starts.
+
+    Args:
+        configuration: what to make.
+        running: the application that it is to take the place of in this process. Its queues are
+            kept, and its parts of which nothing has changed; no further code is imported.
 
     Raises:
         ConfigError: with everything that is wrong.
     """
     tables = configuration.tables
     folder = configuration.source.absolute().parent
-    builder = _Builder(tables, folder, Secrets(folder, configuration.environment))
-    children = [builder.child(key, table) for key, table in tables.children.items()]
-    tree = builder.tree(children)
+    builder = _Builder(tables, folder, Secrets(folder, configuration.environment), running)
+    parts = [builder.part(key, table) for key, table in tables.children.items()]
+    tree = builder.tree([part.child for part in parts])
     if tree is None or builder.problems:
         lines = [
             configuration.origins.line(builder.secrets.redact(problem))
@@ -105,23 +133,29 @@ def build(configuration: Configuration) -> Application:
         ),
         admin=tables.admin.bind if tables.admin else None,
         source=configuration.source,
-        options=builder.options,
+        tables=tables,
+        parts={part.child.name: part for part in parts},
     )
 
 
 class _Builder:
     """Makes the parts of an application, and collects what is wrong with them."""
 
-    def __init__(self, tables: Tables, folder: Path, secrets: Secrets) -> None:
+    def __init__(
+        self, tables: Tables, folder: Path, secrets: Secrets, running: Application | None
+    ) -> None:
         self.secrets = secrets
         self.host = tables.host
         self.queues: dict[str, WorkQueue[Any]] = {
             name: WorkQueue(name, capacity=table.capacity, when_full=table.when_full)
             for name, table in tables.queues.items()
         }
+        self._known: Mapping[str, Part] = {}
+        if running is not None:
+            self._known = running.parts
+            self.queues |= {n: q for n, q in running.queues.items() if n in self.queues}
         self.problems: list[Problem] = []
-        self.options: dict[str, Sequence[object]] = {}
-        self._importer = Importer(self.host.imports)
+        self._importer = Importer(self.host.imports, closed=running is not None)
         self._importer.search_beside(folder)
         self._converter: Converter = strict_converter(folder, secrets)
 
@@ -134,9 +168,24 @@ class _Builder:
             return tree
         return None
 
-    def child(self, key: KeyPath, table: AnyChildTable) -> Child:
-        """What one table says; with a placeholder for code that cannot be used."""
+    def part(self, key: KeyPath, table: AnyChildTable) -> Part:
+        """What one table says; the part that runs already where that says the same."""
+        known = self._known.get(str(key[1]))
+        if known is not None and known.table == table and self._are_the_same(known.secrets):
+            return known
+        self.secrets.latest = {}
         supplies = Supplies(key, table.options, self.queues, self._converter)
+        child = self._child(key, table, supplies)
+        return Part(table, child, supplies.made, supplies.live, self.secrets.latest)
+
+    def _are_the_same(self, secrets: Mapping[Place, Secret]) -> bool:
+        try:
+            return all(self.secrets.read(place) == secret for place, secret in secrets.items())
+        except MisfitError:  # which is told where it is needed
+            return False
+
+    def _child(self, key: KeyPath, table: AnyChildTable, supplies: Supplies) -> Child:
+        """What is run, with a placeholder for code that cannot be used."""
         known = len(self.problems)
         match table:
             case ServiceTable():
@@ -147,7 +196,6 @@ class _Builder:
                 service = self._schedule(table, supplies)
         if len(self.problems) == known:
             self.problems += supplies.unasked()
-        self.options[str(key[1])] = supplies.made
         return Child(
             service,
             name=str(key[1]),

@@ -63,7 +63,7 @@ _Value = tuple[KeyPath, object, bool]
 class _Explainer:
     def __init__(self, configuration: Configuration, application: Application) -> None:
         self._configuration = configuration
-        self._options = application.options
+        self._parts = application.parts
         self._tree = application.tree
         self._lines = line_numbers(configuration.text)
 
@@ -109,7 +109,7 @@ class _Explainer:
     def _walk_options(self, key: KeyPath, written: object) -> Iterator[_Value]:
         """The options of a child as its code gets them; several may have asked for them."""
         seen: set[KeyPath] = set()
-        for options in self._options.get(str(key[1]), ()):
+        for options in self._parts[str(key[1])].options:
             for found in self.walk(key, options, None):
                 if found[0] not in seen:
                     seen.add(found[0])

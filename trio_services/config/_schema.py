@@ -16,7 +16,7 @@ from ._constraints import above_zero, at_least, at_most, is_cron, is_name, is_pa
 from ._durations import Seconds
 from ._problems import KeyPath, Origins, shown
 
-RESERVED = frozenset({"admin", "database", "host"})
+RESERVED = frozenset({"admin", "database", "host", "reload"})
 
 CHILDREN = ("services", "workers", "schedules")
 """The tables of what runs, whose names are one namespace."""
@@ -111,6 +111,10 @@ class HostTable:
     max_restarts: LimitTable = field(
         default=LimitTable(),
         metadata=about("How many restarts of services are too many."),
+    )
+    watch: bool = field(
+        default=True,
+        metadata=about("Whether a change of this file is applied by itself; SIGHUP applies it."),
     )
 
 

@@ -41,11 +41,13 @@ class Secrets:
 
     Attributes:
         places: what was read from where.
+        latest: the same, since somebody emptied it.
     """
 
     folder: Path
     environment: Mapping[str, str] = attrs.field(repr=False)
     places: dict[Place, Secret] = attrs.field(factory=dict[Place, Secret], init=False)
+    latest: dict[Place, Secret] = attrs.field(factory=dict[Place, Secret], init=False)
     _given: list[Secret] = attrs.field(factory=list[Secret], init=False)
 
     def structure(self, value: object, _: object) -> Secret:
@@ -68,7 +70,7 @@ class Secrets:
             MisfitError: there is nothing.
         """
         text = self._from_variable(place) if place.variable else self._from_file(place)
-        self.places[place] = secret = Secret(text)
+        self.places[place] = self.latest[place] = secret = Secret(text)
         return secret
 
     def redact(self, problem: Problem) -> Problem:

@@ -38,12 +38,13 @@ class Change:
         amend: children that go on as they run, and are started as these say the next time; what
             their policies say holds from now on.
         probation: seconds after which one that is started, and ready, is no longer on trial; ≥ 0.
+            None: none is on trial at all.
     """
 
     start: Sequence[Child] = ()
     remove: Collection[str] = ()
     amend: Sequence[Child] = ()
-    probation: float = 0.0
+    probation: float | None = 0.0
 
 
 def changed_spec(supervision: Supervision, change: Change) -> Supervisor:
@@ -82,7 +83,7 @@ async def make_change(supervision: Supervision, change: Change, budget: float) -
         return
     try:
         within = spec.worst_start + spec.overdue_after
-        await _start(supervision, started, within, change.probation)
+        await _start(supervision, started, within, change.probation or 0.0)
     finally:
         for record in started:
             record.on_trial = False
@@ -118,7 +119,7 @@ def _rewire(supervision: Supervision, change: Change) -> list[Record]:
             supervision.wanted += 1
         else:
             _become(record, child)
-        record.on_trial = True
+        record.on_trial = change.probation is not None
         started.append(record)
     for child in change.amend:
         _become(records[child.name], child)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import trio
 
@@ -180,10 +181,12 @@ class Control:
             ValueError: the number is not at least 1.
         """
         _, record = self._find(path)
-        if not isinstance(record.at_work, Pool) or not record.runs:
+        pool: Any = record.at_work
+        if not isinstance(pool, Pool) or not record.runs or record.task is None:
             what = "has no workers" if record.runs else f"is {record.state.replace('_', ' ')}"
             raise ServicesError(f"{record.name} {what}: there is nothing to resize")
-        record.at_work.resize(count)  # pyright: ignore[reportUnknownMemberType] -- of any items
+        # In the pool's own context: more workers are tasks, and belong to it and not to the caller.
+        record.task.context.copy().run(pool.resize, count)
 
     @trio.lowlevel.enable_ki_protection
     def trip(self, path: str) -> None:

@@ -209,3 +209,7 @@ class Teller:
 
     async def __call__(self, parcel: str) -> None:
         pass
+
+
+def plain_key(item: object) -> str:
+    return str(item)
