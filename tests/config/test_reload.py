@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -14,7 +15,7 @@ import attrs
 import pytest
 import trio
 
-from trio_services.config import build, load
+from trio_services.config import _reload, _watch, build, load
 from trio_services.config._reload import Reloader, reloading
 from trio_services.host import Host, open_host
 from trio_services.lifecycle import State, events
@@ -293,7 +294,7 @@ async def test_companions_stay_around_what_is_added(folder: Path, autojump_clock
     companion = reloading(configuration, application, read)
     async with open_host(application.tree, companions=[companion]) as host:
         reloader = Reloader(host, configuration, application, read)
-        write(TEXT + '[services.more]\nuse = "depot.running:idle"\n')
+        write(TEXT + '[services.more]\nuse = "depot.running:linger"\n')
         await reloader.reload()
         with host.bus.listening(note):
             host.request_stop()
@@ -340,3 +341,62 @@ async def test_many_reloads_under_load_restart_nobody_else_and_lose_no_job(
     books = queue.statistics()
     assert books.accepted == books.done + books.left > reloads
     assert books.returned == books.dead == 0
+
+
+async def test_service_that_fails_again_and_again_is_mended_by_other_options(
+    folder: Path, autojump_clock: object
+) -> None:
+    async with opened(TEXT.replace('text = "a"', 'text = "late"', 1)) as running:
+        await trio.sleep(0.6)
+        (speak,) = [one for one in running.host.tree.statistics().children if "speak" in one.name]
+        assert speak.state is State.BACKING_OFF
+
+        event = await running.reload(('text = "a"', 'text = "b"'))
+        await trio.sleep(100)
+
+        assert isinstance(event, events.ConfigurationReloaded)
+        assert running.states == {State.RUNNING}
+
+
+async def test_previous_configuration_that_does_not_start_either_is_tried_again_and_again(
+    folder: Path, autojump_clock: object
+) -> None:
+    async with opened() as running:
+        code: Any = sys.modules["depot.running"]
+        code.broken = True
+        event = await running.reload(('text = "a"', 'text = "bad"'))
+
+        assert isinstance(event, events.ConfigurationRolledBack)
+        assert not event.restored
+        code.broken = False
+        await trio.sleep(100)
+        assert running.states == {State.RUNNING}
+
+
+async def test_stop_does_not_wait_for_a_file_system_that_hangs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, goes_on = threading.Event(), threading.Event()
+    looks = 0
+
+    def look_at(path: Path, others: object) -> _watch.Look:
+        nonlocal looks
+        looks += 1
+        if looks > 1:
+            hangs.set()
+            goes_on.wait(20)
+        return _watch.look_at(path, [])
+
+    monkeypatch.setattr(_reload, "look_at", look_at)
+    write(TEXT)
+    read = partial(load, "config.toml", environment={})
+    configuration = read()
+    application = build(configuration)
+    try:
+        companion = reloading(configuration, application, read)
+        async with open_host(application.tree, companions=[companion]):
+            await trio.to_thread.run_sync(hangs.wait, 20)
+            begun = trio.current_time()
+        assert trio.current_time() - begun < 1
+    finally:
+        goes_on.set()

@@ -185,7 +185,8 @@ async def _start(
 
 
 def _failed(record: Record) -> bool:
-    return record.state.ended and record.state is not State.DONE
+    # One that is not on trial may be about to start once more.
+    return record.failure is not None or (record.state.ended and record.state is not State.DONE)
 
 
 def _why(record: Record) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import attrs
 import trio
 
-from trio_services import Secret, Service, WorkQueue
+from trio_services import Secret, Service, WorkQueue, current_service, graceful
 from trio_services.config import Live
 
 seen: list[str] = []
 made: list[str] = []
+broken = False
 
 
 @attrs.frozen
@@ -25,7 +26,7 @@ class Speak(Service):
         self.options = options
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        if self.options.text == "bad":
+        if self.options.text == "bad" or broken:
             raise ValueError("bad text")
         key = self.options.key.reveal() if self.options.key else ""
         seen.append(f"speak {self.options.text}{key}")
@@ -64,6 +65,12 @@ async def fill(numbers: WorkQueue[int]) -> None:
 
 async def idle() -> None:
     await trio.sleep_forever()
+
+
+async def linger() -> None:
+    with graceful():
+        await current_service().wait_stop_requested()
+        await trio.sleep(3)
 
 
 class HandleFast:
