@@ -263,7 +263,13 @@ class _Builder:
         with self._collecting(*supplies.key, "handler"):
             code: Any = self._importer.load(table.handler)
             check_plain(code, table.handler, f'isolation = "{table.isolation}"')
-            return self._made("handler", code, table.handler, supplies, "item")
+            handler = self._made("handler", code, table.handler, supplies, "item")
+            if table.isolation == "process" and any(supplies.live):
+                raise CodeError(
+                    f"{table.handler} asks for Live options, and another process would not hear of "
+                    "their changes; ask for the options themselves"
+                )
+            return handler
         return _plain_placeholder
 
     def _key(self, table: WorkersTable, supplies: Supplies) -> Callable[[Any], Any] | None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import attrs
 
 from trio_services import Secret, Service, WorkQueue
-from trio_services.config import Seconds
+from trio_services.config import Live, Seconds
 from trio_services.services import service
 
 
@@ -213,3 +213,11 @@ class Teller:
 
 def plain_key(item: object) -> str:
     return str(item)
+
+
+def crunch(parcel: str, options: Live[ReportOptions]) -> None:
+    pass
+
+
+async def listen(options: Live[int]) -> None:
+    pass
