@@ -36,7 +36,17 @@ autodoc_typehints_format = "short"
 # What readers know by one name is shown by it, and not spelt out.
 autodoc_type_aliases = {
     name: name
-    for name in ("AnyService", "Companion", "Handler", "Missed", "OnDead", "Restart", "Transient")
+    for name in (
+        "AnyService",
+        "Companion",
+        "Handler",
+        "Isolation",
+        "Missed",
+        "OnFailure",
+        "Overlap",
+        "Restart",
+        "Transient",
+    )
 }
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
@@ -47,7 +57,14 @@ python_use_unqualified_type_names = True
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:obj", r".*"),
-    (r"py:.*", r"(trio|collections|datetime|contextlib|contextvars|os|types|typing)\..*"),
-    (r"py:class", r"(.*\.)?[TUP]"),
-    (r"py:class", r"Transient|Handler|Missed|OnDead|Restart|Listener|optional"),
+    (r"py:class", r"(.*\.)?([TUP]|Ts|RV|Row)"),
+    (r"py:class", r"Query|Params"),  # of psycopg
+    (
+        r"py:class",
+        r"Transient|Handler|Isolation|Missed|OnFailure|Overlap|WhenFull|Restart|Listener|optional",
+    ),
+    (
+        r"py:.*",
+        r"(trio|psycopg|collections|datetime|contextlib|contextvars|os|pathlib|types|typing)\..*",
+    ),
 ]

@@ -17,12 +17,14 @@ ROOT = Path(trio_services.__file__).parents[1]
 # Of the contract's list, what this version has.
 NAMES = {
     "Backoff", "Batch", "Breaker", "BreakerOpen", "BulkheadFull", "Child", "ConfigError",
-    "Discard", "Health", "Host", "HostSettings", "Limit", "PlanError", "QueueClosed",
-    "QueueFull", "Rate", "RestartLimitExceeded", "Retry", "RetryLater", "Schedule", "Secret",
+    "Container", "Discard", "DisposalTimeout", "HOST", "Health", "Host", "HostSettings",
+    "InjectionError", "JOB", "Limit", "PlanError", "QueueClosed", "QueueFull", "Rate",
+    "RestartLimitExceeded", "Retry", "RetryLater", "SERVICE", "Schedule", "Secret",
     "Service", "ServicesError", "StartFailed", "StartTimeout", "StopFailed", "StopOverdue",
-    "Supervisor", "Tick", "TimedOut", "UnknownService", "WorkQueue", "WorkerProcessDied",
-    "Workers", "at", "current_service", "events", "every", "graceful", "open_host",
-    "open_supervisor", "run", "serve", "service",
+    "Supervisor",
+    "Tick", "TimedOut", "UnknownService", "WorkQueue", "WorkerProcessDied", "Workers", "at",
+    "current_service", "events", "every", "graceful", "open_host", "open_supervisor", "run",
+    "serve", "service",
 }  # fmt: skip
 
 
@@ -45,7 +47,18 @@ def test_importing_the_package_imports_nothing_that_is_large() -> None:
         "import json, sys, trio_services; print(json.dumps(sorted(sys.modules)))"
     )
     roots = {name.partition(".")[0] for name in loaded}
-    large = {"trio", "loguru", "attrs", "attr", "cattrs", "click", "starlette", "hypercorn"}
+    large = {
+        "trio",
+        "loguru",
+        "attrs",
+        "attr",
+        "cattrs",
+        "click",
+        "starlette",
+        "hypercorn",
+        "dishka",
+        "psycopg",
+    }
     assert roots & large == set()
     assert [name for name in loaded if name.startswith("trio_services.")] == [
         "trio_services._version"
@@ -64,8 +77,8 @@ def test_room_is_imported_when_it_is_first_used() -> None:
 def test_services_are_run_without_the_parts_of_the_command() -> None:
     loaded = in_a_fresh_python(
         "import json, sys; from trio_services import Supervisor, Workers, every, open_supervisor\n"
-        "print(json.dumps([name for name in ('click', 'starlette', 'hypercorn', 'cattrs', 'loguru')"
-        " if name in sys.modules]))"
+        "large = ('click', 'starlette', 'hypercorn', 'cattrs', 'loguru', 'dishka', 'psycopg')\n"
+        "print(json.dumps([name for name in large if name in sys.modules]))"
     )
     assert loaded == []
 
@@ -75,7 +88,8 @@ def test_public_name_is_there_and_comes_from_its_room(name: str) -> None:
     assert name in dir(trio_services)
     value = getattr(trio_services, name)
     rooms = (
-        "errors", "host", "lifecycle", "queues", "resilience", "secrets", "supervision", "timers"
+        "di", "errors", "host", "lifecycle", "queues", "resilience", "secrets", "supervision",
+        "timers",
     )  # fmt: skip
     homes = [import_module(f"trio_services.{room}") for room in rooms]
     if name in ("Service", "service"):

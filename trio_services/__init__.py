@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING
 from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from .di import (
+        HOST as HOST,
+        JOB as JOB,
+        SERVICE as SERVICE,
+        Container as Container,
+    )
     from .errors import (
         BreakerOpen as BreakerOpen,
         BulkheadFull as BulkheadFull,
         ConfigError as ConfigError,
+        DisposalTimeout as DisposalTimeout,
+        InjectionError as InjectionError,
         PlanError as PlanError,
         QueueClosed as QueueClosed,
         QueueFull as QueueFull,
@@ -66,6 +74,9 @@ if TYPE_CHECKING:
     from .timers import Tick as Tick, at as at, every as every
 
 __all__ = [
+    "HOST",
+    "JOB",
+    "SERVICE",
     "Backoff",
     "Batch",
     "Breaker",
@@ -73,10 +84,13 @@ __all__ = [
     "BulkheadFull",
     "Child",
     "ConfigError",
+    "Container",
     "Discard",
+    "DisposalTimeout",
     "Health",
     "Host",
     "HostSettings",
+    "InjectionError",
     "Limit",
     "PlanError",
     "QueueClosed",
@@ -114,10 +128,13 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "di": ("HOST", "JOB", "SERVICE", "Container"),
     "errors": (
         "BreakerOpen",
         "BulkheadFull",
         "ConfigError",
+        "DisposalTimeout",
+        "InjectionError",
         "PlanError",
         "QueueClosed",
         "QueueFull",

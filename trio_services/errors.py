@@ -11,12 +11,22 @@
     ├── StopFailed               services failed while they were being stopped
     ├── StopOverdue              a service ignored its cancellation, and ended long after it
     ├── UnknownService           there is no service with this path
+    ├── InjectionError           what was asked for could not be provided, or not any more
+    │   └── DisposalTimeout          … was not disposed of in time
     ├── TimedOut                 a piece of work took longer than its time-out
     ├── BulkheadFull             so many are at work, and so many wait, that no more may
     ├── BreakerOpen              a circuit breaker has given up
     ├── WorkerProcessDied        a worker process ended in the middle of a job
+    ├── PoolTimeout              no connection to the database became free in time
+    ├── PoolClosed               the pool of connections is not open
+    ├── TooManyRequests          too many wait for a connection already
+    ├── LeadershipLost           somebody else may lead now
+    ├── CommitUnknown            whether a transaction was committed cannot be known
     ├── QueueFull                the queue has no room and does not wait for any
-    └── QueueClosed              the queue accepts no more items
+    ├── QueueClosed              the queue accepts no more items
+    ├── EmbeddedUnavailable      the embedded database server cannot run, or has ended
+    ├── SchemaMismatch           the database's schema is not one that this code can go on from
+    └── MigrationFailed          a migration failed, and was rolled back
 
 Data is on attributes; the message names the culprit and, where there is one, the remedy. Errors
 are made of their data and tell their message by `str()`, so that they can be copied and pickled.
@@ -149,6 +159,28 @@ class UnknownService(ServicesError, LookupError):
     """There is no service with this path, or not now."""
 
 
+class InjectionError(ServicesError):
+    """What was asked for could not be provided now; that nothing provides it is a `PlanError`."""
+
+
+class DisposalTimeout(InjectionError):
+    """What was provided was not disposed of within `within` seconds, and was cut off.
+
+    `provided` names it, in the order of the attempts.
+    """
+
+    def __init__(self, provided: Sequence[str], within: float) -> None:
+        super().__init__(provided, within)
+        self.provided: tuple[str, ...] = tuple(provided)
+        self.within = within
+
+    def __str__(self) -> str:
+        return (
+            f"the disposal of {', '.join(self.provided)} was cut off: it was not done within "
+            f"{self.within:g} s; make it faster, or raise the container's dispose_within"
+        )
+
+
 class TimedOut(ServicesError, TimeoutError):
     """A piece of work took longer than its time-out of `seconds` and was cancelled."""
 
@@ -197,6 +229,73 @@ class WorkerProcessDied(ServicesError):
         return f"the worker process {how} in the middle of a job (status {self.status})"
 
 
+class PoolTimeout(ServicesError, TimeoutError):
+    """No connection of a pool became free within `seconds`.
+
+    `reason` is why the last attempt to connect failed, if it did, and that error is the cause.
+    """
+
+    def __init__(self, pool: str, seconds: float, reason: str = "") -> None:
+        super().__init__(pool, seconds, reason)
+        self.pool = pool
+        self.seconds = seconds
+        self.reason = reason
+
+    def __str__(self) -> str:
+        why = (
+            f"cannot connect: {self.reason}"
+            if self.reason
+            else "all are in use: raise max_size, or hold connections for less time"
+        )
+        return f"no connection of {self.pool} within {self.seconds:g} s; {why}"
+
+
+class PoolClosed(ServicesError):
+    """The pool is not open: it is used outside of its block, or its service does not run."""
+
+    def __init__(self, pool: str) -> None:
+        super().__init__(pool)
+        self.pool = pool
+
+    def __str__(self) -> str:
+        return f"{self.pool} is not open: enter it, or come after the service that it is"
+
+
+class TooManyRequests(ServicesError):
+    """As many as `max_waiting` wait for a connection of the pool already."""
+
+    def __init__(self, pool: str, waiting: int) -> None:
+        super().__init__(pool, waiting)
+        self.pool = pool
+        self.waiting = waiting
+
+    def __str__(self) -> str:
+        return f"{self.waiting} wait for a connection of {self.pool} already"
+
+
+class LeadershipLost(ServicesError):
+    """The term with this `epoch` is over, against the will of the one who led."""
+
+    def __init__(self, name: str, epoch: int) -> None:
+        super().__init__(name, epoch)
+        self.name = name
+        self.epoch = epoch
+
+    def __str__(self) -> str:
+        return f"term {self.epoch} of {self.name} is over: contend for it again"
+
+
+class CommitUnknown(ServicesError):
+    """The connection was lost after COMMIT was sent, and before the server has answered.
+
+    The transaction may have been committed or not: look, before it is tried again. The cause is
+    what was wrong with the connection.
+    """
+
+    def __str__(self) -> str:
+        return "the connection was lost during COMMIT: look whether the transaction was committed"
+
+
 class QueueFull(ServicesError):
     """The queue has no room; wait with `put`, or slow the producer down."""
 
@@ -218,6 +317,49 @@ class QueueClosed(ServicesError):
 
     def __str__(self) -> str:
         return f"queue {self.queue} is closed: it accepts no more items"
+
+
+class EmbeddedUnavailable(ServicesError):
+    """The embedded database server in `directory` cannot run, or has ended; `reason` says why."""
+
+    def __init__(self, directory: str, reason: str) -> None:
+        super().__init__(directory, reason)
+        self.directory = directory
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"database in {self.directory}: {self.reason}"
+
+
+class SchemaMismatch(ServicesError):
+    """The database's schema is not one that this code can go on from; nothing was changed.
+
+    `problems` holds one line for each file that does not fit.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(problems)
+        self.problems: tuple[str, ...] = tuple(problems)
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
+
+
+class MigrationFailed(ServicesError):
+    """A migration failed, and was rolled back; those before it are applied.
+
+    `migration` is its file, `line` the line of it that failed, or 0 if that is not known.
+    """
+
+    def __init__(self, migration: str, line: int, reason: str) -> None:
+        super().__init__(migration, line, reason)
+        self.migration = migration
+        self.line = line
+        self.reason = reason
+
+    def __str__(self) -> str:
+        place = f"{self.migration}:{self.line}" if self.line else self.migration
+        return f"{place}: {self.reason}"
 
 
 def _story(failures: Sequence[Failure], shown: int = 6) -> list[str]:

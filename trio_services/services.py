@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial, update_wrapper
 from types import CoroutineType
 from typing import ParamSpec, cast
@@ -12,7 +12,7 @@ from typing import ParamSpec, cast
 import attrs
 import trio
 
-from .lifecycle import Health, Lifetime, surrounding_service
+from .lifecycle import Health, HostInjector, JobCall, Lifetime, surrounding_service
 
 P = ParamSpec("P")
 
@@ -61,6 +61,10 @@ class Service(ABC):
             name: the path that it will have.
         """
 
+    def job_calls(self) -> Iterable[JobCall]:
+        """The functions that it will `Lifetime.bind`, so that they are checked before a start."""
+        return ()
+
 
 AnyService = Service | Callable[..., Service] | Callable[..., Awaitable[object]]
 """A service, what makes a fresh one for each start, or an async callable as Trio starts them."""
@@ -79,10 +83,14 @@ class ServiceCall(Service):
         """The function's name."""
         return name_of(self.function)
 
+    @property
+    def call(self) -> Callable[..., Awaitable[object]]:
+        """The call to make."""
+        return partial(self.function, *self.args, **self.kwargs)
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Make the call."""
-        call = partial(self.function, *self.args, **self.kwargs)
-        await start(call, task_status)
+        await start(self.call, task_status)
 
 
 def service(function: Callable[P, Awaitable[object]]) -> Callable[P, ServiceCall]:
@@ -135,6 +143,27 @@ def start(service: AnyService, task_status: trio.TaskStatus[None]) -> Awaitable[
     if not takes_status:
         task_status.started()
     return cast("Awaitable[object]", made)
+
+
+async def run_injected(
+    service: AnyService, life: Lifetime, injector: HostInjector, task_status: trio.TaskStatus[None]
+) -> None:
+    """One run of a service, in a scope of which it gets what it and its jobs ask for by type."""
+    async with injector.open_service() as scope:
+        life.injected = scope
+        try:
+            call = factory_of(service)
+            filled = service if call is None else cast("AnyService", await scope.fill(call))
+            await start(filled, task_status)
+        finally:
+            life.injected = None
+
+
+def factory_of(service: AnyService) -> Callable[..., object] | None:
+    """What is called at each start of a service, if it is not an instance that is there."""
+    if isinstance(service, ServiceCall):
+        return service.call
+    return None if isinstance(service, Service) else service
 
 
 def takes_task_status(function: Callable[..., object]) -> bool:

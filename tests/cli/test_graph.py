@@ -158,6 +158,18 @@ flowchart LR
     )
 
 
+@pytest.mark.parametrize("form", ["text", "dot", "mermaid"])
+def test_embedded_database_is_drawn_and_one_of_elsewhere_is_not(
+    folder: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "shopping.py").write_text(CODE)
+    for url, drawn in (("embedded:var/db", True), ("postgresql://host/shop", False)):
+        more = f'after = ["database"]\n[database]\nurl = "{url}"\n'
+        write(folder / "shop.toml", CONFIG + more)
+        assert exit_status("graph", "shop.toml", "--format", form) == 0
+        assert ("database" in capsys.readouterr().out) is drawn
+
+
 @pytest.mark.usefixtures("shop")
 def test_json_is_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_status("graph", "shop.toml", "--json") == 0

@@ -116,12 +116,61 @@ CASES = [
         (": nothing to run; add a [services.NAME], [workers.NAME] or [schedules.NAME] table"),
     ),
     Case(
+        "a database that is no URL",
+        added('[database]\nurl = "var/db"'),
+        (
+            ':database.url: it is not the URL of a database; expected "embedded:DIRECTORY" or '
+            '"postgresql://HOST/DATABASE"'
+        ),
+    ),
+    Case(
+        "a database that is nowhere",
+        added('[database]\nurl = "embedded:"'),
+        (
+            ':database.url: it is not the URL of a database; expected "embedded:DIRECTORY" or '
+            '"postgresql://HOST/DATABASE"'
+        ),
+    ),
+    Case(
+        "a database's port that is none",
+        added('[database]\nurl = "postgresql://host:70000/depot"'),
+        ":database.url: its address is wrong: Port out of range 0-65535",
+    ),
+    Case(
+        "a database's password in clear text",
+        added('[database]\nurl = "postgresql://ann:secret@host/depot"'),
+        (
+            ":database.url: it holds a password in clear text; write "
+            '{ env = "DATABASE_URL" } or { file = "…" }, and put the URL there'
+        ),
+    ),
+    Case(
+        "a database's password in clear text, at the end",
+        added('[database]\nurl = "postgresql://host/depot?user=ann&password=secret"'),
+        (
+            ":database.url: it holds a password in clear text; write "
+            '{ env = "DATABASE_URL" } or { file = "…" }, and put the URL there'
+        ),
+    ),
+    Case(
+        "a database that is in two places",
+        added('[database]\nurl = { env = "A", file = "b" }'),
+        ':database.url: a table is not text, { env = "NAME" } or { file = "PATH" }',
+    ),
+    Case(
+        "a database whose variable is not set",
+        added('[database]\nurl = { env = "NO_SUCH_VARIABLE" }'),
+        ':database.url: variable "NO_SUCH_VARIABLE" is not set or empty',
+    ),
+    Case(
+        "a service after a database that is not there",
+        changed('use = "depot.code:Sort"', 'use = "depot.code:Sort"\nafter = ["database"]'),
+        ":services.sort.after[0]: there is no database; add a [database] table",
+    ),
+    Case(
         "an unknown table",
         added("[databse]"),
-        (
-            ":databse: unknown key; expected one of admin, host, log, queues, schedules, "
-            "services, workers"
-        ),
+        (':databse: unknown key; did you mean "database"?'),
     ),
     Case(
         "an unknown key",

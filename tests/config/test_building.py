@@ -8,11 +8,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
-from trio_services import Backoff, Breaker, Limit, Retry, Schedule, Service, Workers
+from trio_services import (
+    Backoff,
+    Batch,
+    Breaker,
+    Limit,
+    Rate,
+    Retry,
+    Schedule,
+    Service,
+    Workers,
+)
 from trio_services.config import Application, build, load
 from trio_services.config._durations import Seconds
+from trio_services.config._schema import ScheduleTable, WorkersTable
 from trio_services.telemetry import LogSettings
 
 from .cases import GOOD, added, service
@@ -96,6 +108,108 @@ def test_application_is_what_the_file_says(built: Build) -> None:
     assert report.service == Schedule(
         code.report, every=3600, start=60, jitter=5, timeout=10, retry=Retry()
     )
+
+
+def test_workers_are_what_the_file_says(built: Build) -> None:
+    application = built(
+        """
+        [host]
+        imports = ["depot"]
+        [queues.parcels]
+        when_full = "drop_oldest"
+        [queues.lists]
+        when_full = "drop_newest"
+        [workers.in_order]
+        queue = "parcels"
+        handler = "depot.code:deliver"
+        rate = { count = 100, per = "1m" }
+        breaker = { failures = 3, within = "1m", reset_after = 2, cap = 9, give_up_after = 4 }
+        key = "depot.code:city_of"
+        fallback = "depot.code:bury"
+        on_left = "depot.code:deliver"
+        drain = true
+        feeds = ["lists"]
+        [workers.packed]
+        queue = "lists"
+        handler = "depot.code:pack"
+        batch = { size = 50, within = "200ms" }
+        isolation = "thread"
+        [workers.crunched]
+        queue = "lists"
+        handler = "depot.code:pack"
+        isolation = "process"
+        rate = { count = 5 }
+        batch = { size = 2 }
+        """
+    )
+
+    in_order, packed, crunched = application.tree.children
+    parcels, lists = application.queues["parcels"], application.queues["lists"]
+    code = sys.modules["depot.code"]
+    assert (parcels.when_full, lists.when_full) == ("drop_oldest", "drop_newest")
+    assert in_order.service == Workers(
+        parcels,
+        code.deliver,
+        rate=Rate(100, per=60),
+        breaker=Breaker(3, within=60, reset_after=2, cap=9, give_up_after=4),
+        key=code.city_of,
+        fallback=code.bury,
+        on_left=code.deliver,
+        drain=True,
+        feeds=lists,
+    )
+    assert in_order.breaker is None  # it is around the handler, and not around the pool
+    assert packed.service == Workers(
+        lists, code.pack, batch=Batch(50, within=0.2), isolation="thread"
+    )
+    assert crunched.service == Workers(
+        lists, code.pack, batch=Batch(2), isolation="process", rate=Rate(5, per=1)
+    )
+
+
+def test_schedules_are_what_the_file_says(built: Build) -> None:
+    application = built(
+        """
+        [host]
+        imports = ["depot"]
+        [schedules.nightly]
+        call = "depot.code:report"
+        cron = "30 2 * * *"
+        timezone = "Europe/Berlin"
+        jitter = "5m"
+        overlap = "queue"
+        missed = "all"
+        timeout = "1h"
+        retry = { attempts = 2, on = "depot.code:is_transient" }
+        [schedules.steady]
+        call = "depot.code:report"
+        every = "10s"
+        overlap = "parallel"
+        missed = "skip"
+        """
+    )
+
+    nightly, steady = application.tree.children
+    code = sys.modules["depot.code"]
+    assert nightly.service == Schedule(
+        code.report,
+        cron="30 2 * * *",
+        timezone="Europe/Berlin",
+        jitter=300,
+        overlap="queue",
+        missed="all",
+        timeout=3600,
+        retry=Retry(2, on=code.is_transient),
+    )
+    assert steady.service == Schedule(code.report, every=10, overlap="parallel", missed="skip")
+
+
+def test_every_key_of_workers_and_schedules_is_built_from() -> None:
+    """A key that a table gains is one that the two tests above have to learn."""
+    texts = Path(__file__).read_text(encoding="utf-8")
+    for table in (WorkersTable, ScheduleTable):
+        for field in {field.name for field in attrs.fields(table)} - {"options"}:
+            assert f"\n        {field} = " in texts, field
 
 
 def test_what_the_file_leaves_open_is_left_to_the_framework(built: Build) -> None:

@@ -157,6 +157,17 @@ def test_secret_that_was_rotated_restarts_who_has_it(folder: Path) -> None:
     assert names(running.plan(change)) == {"restarted": ("speak",)}
 
 
+def test_database_of_elsewhere_is_not_waited_for_after_a_change_either(folder: Path) -> None:
+    database = '[database]\nurl = "postgresql://host/depot"\n'
+    running = Running(TEXT + database)
+    change = ('use = "depot.running:Speak"', 'use = "depot.running:Speak"\nafter = ["database"]')
+
+    planned = running.plan(change, more=database)
+
+    (speak,) = planned.change.start
+    assert (speak.name, speak.after) == ("speak", ())
+
+
 def test_log_is_changed_in_place(running: Running) -> None:
     planned = running.plan(more='[log]\nlevel = "debug"\n')
 

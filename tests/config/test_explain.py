@@ -94,6 +94,23 @@ def test_secret_that_a_variable_overrides_is_masked_too(explained: Any) -> None:
     assert values["services.extra.options.token"] == ("***", f"environment {variable}")
 
 
+@pytest.mark.parametrize(
+    ("url", "shown", "origin"),
+    [
+        ('"postgresql://host/depot"', "postgresql://host/depot", "config.toml:22"),
+        ('{ env = "DEPOT" }', "***", "config.toml:22 (environment DEPOT)"),
+    ],
+)
+def test_url_of_a_database_is_masked_where_it_is_a_secret(
+    explained: Any, url: str, shown: str, origin: str
+) -> None:
+    environment = {"DEPOT": f"postgresql://ann:{TEXT}@host/depot"}
+
+    values = explained(f"{GOOD}\n[database]\nurl = {url}\n", environment=environment)
+
+    assert values["database.url"] == (shown, origin)
+
+
 def test_options_of_several_pieces_of_code_are_told_together(explained: Any) -> None:
     text = GOOD.replace(
         'handler = "depot.code:deliver"',

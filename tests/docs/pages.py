@@ -25,7 +25,7 @@ import trio
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
-_PATIENCE = 10.0  # seconds for a step that takes milliseconds on an idle machine
+_PATIENCE = 30.0  # seconds for a step that takes a second at most on an idle machine
 _AT_ONCE = trio.CapacityLimiter(6)  # sessions: most of one is waiting, but not its start
 _BLOCK = re.compile(r"^( *)\.\. (code-block|literalinclude):: *(\S*)$")
 _OPTION = re.compile(r"^ +:(\S+): *(.*)$")

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from ..pg.conftest import server as server
+from ..pg.server import Server
 from .pages import DOCS, ROOT, blocks, pages, play, running
 
 EXAMPLES = ROOT / "examples"
@@ -45,6 +47,19 @@ async def test_crawler_accounts_for_every_page() -> None:
     ]
 
 
+async def test_pipeline_ends_by_itself_when_all_is_stored() -> None:
+    async with running("python pipeline.py", EXAMPLES) as program:
+        assert await program.ended() == 0
+    stored = [line for line in program.lines if " orders stored: " in line]
+    assert sum(int(line.split()[0]) for line in stored) == 21
+    assert sum(int(line.split()[3]) for line in stored) == 594
+    assert program.lines[-3:] == [
+        "lines: 23 accepted = 21 done + 2 discarded + 0 dead + 0 left",
+        "orders: 21 accepted = 21 done + 0 dead + 0 left",
+        "priced: 21 accepted = 21 done + 0 dead + 0 left",
+    ]
+
+
 async def test_breaker_lets_the_shop_go_on_without_its_rates() -> None:
     async with running("python breaker.py", EXAMPLES) as program:
         assert await program.ended() == 0
@@ -60,6 +75,18 @@ async def test_breaker_lets_the_shop_go_on_without_its_rates() -> None:
     ]
 
 
+async def test_injection_commits_a_transfer_or_rolls_it_back() -> None:
+    async with running("python injection.py", EXAMPLES) as program:
+        assert await program.ended() == 0
+    assert [line for line in program.lines if "INFO" not in line] == [
+        "{'ann': 30, 'bob': 70}",
+        "50 euros: CHECK constraint failed: euros >= 0",
+        "{'ann': 30, 'bob': 70}",
+        "{'ann': 10, 'bob': 90}",
+        "the database is closed",
+    ]
+
+
 async def test_polite_stop_finishes_the_transfer_in_hand_and_begins_no_other() -> None:
     async with running("python polite_stop.py", EXAMPLES) as program:
         await program.has_printed(("transfer 1: taken",))
@@ -67,6 +94,13 @@ async def test_polite_stop_finishes_the_transfer_in_hand_and_begins_no_other() -
         assert await program.ended() == 0
     transfers = [line for line in program.lines if line.startswith("transfer ")]
     assert transfers == ["transfer 1: taken", "transfer 1: given"]
+
+
+async def test_bank_moves_money_and_tells(server: Server) -> None:
+    async with running(f"DATABASE_URL='{server.url}' python bank.py", EXAMPLES) as program:
+        assert await program.ended() == 0
+    heard = {f"heard of {amount} to Bob" for amount in (10, 20, 30)}
+    assert set(program.lines) == {*heard, "Ada has 40", "Bob has 60"}
 
 
 def test_readme_begins_with_hello() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -27,6 +28,40 @@ class Odd(Exception):
 
     def __init__(self, one: str, two: str) -> None:
         super().__init__(one + two)
+
+
+class Unpickling:
+    """An item that can be sent, and not be received: it fails, or ends the process, over there."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        if self.how == "exit":
+            return os._exit, (3,)
+        return int, ("not a number",)
+
+
+class OnlyHere:
+    """A handler that can be sent, and not be received."""
+
+    def __call__(self, item: object) -> None: ...
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return refuse, ()
+
+
+def refuse() -> None:
+    raise ValueError("this handler is not for you")
+
+
+def measure(item: bytes) -> None:
+    if len(item) != 10_000_000:
+        raise ValueError(f"{len(item)} bytes have come")
+
+
+def ignore(item: object) -> None:
+    pass
 
 
 def attempts(task: Task) -> list[int]:
@@ -56,5 +91,12 @@ def crunch(task: Task) -> None:
             os._exit(3)
         case "ask for exit":
             sys.exit(1)
+        case "write to fd 1":
+            os.write(1, b"\x00" * 100)
+            subprocess.run([sys.executable, "-c", "print('hello')"], check=True)
+        case "read":
+            data = subprocess.run(["cat"], check=True, capture_output=True, timeout=5).stdout
+            if data + os.read(0, 100):
+                raise ValueError("has read what was not meant for it")
         case _:
             pass

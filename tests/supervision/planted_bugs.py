@@ -62,6 +62,7 @@ SUPERVISION = "supervision/_supervision.py"
 ENDINGS = "supervision/_endings.py"
 CONTROL = "supervision/_control.py"
 RECORD = "supervision/_record.py"
+STOPPING = "supervision/_stopping.py"
 TOGETHER = "supervision/_together.py"
 BREAKER = "resilience/_breaker.py"
 
@@ -180,9 +181,9 @@ BUGS = [
     ),
     Bug(
         "all are told to stop at once",
-        SUPERVISION,
-        "            if not record.busy_dependents:\n",
-        "            if True:\n",
+        STOPPING,
+        "        if not record.busy_dependents:\n",
+        "        if True:\n",
         LIMITS,
     ),
     Bug(
@@ -203,27 +204,27 @@ BUGS = [
         "a critical failure does not escalate",
         ENDINGS,
         "        if record.critical:\n"
-        '            supervision.give_up(f"{record.name} is critical and not restarted", error)',
+        '            give_up(supervision, f"{record.name} is critical and not restarted", error)',
         "        if False:\n"
-        '            supervision.give_up(f"{record.name} is critical and not restarted", error)',
+        '            give_up(supervision, f"{record.name} is critical and not restarted", error)',
         LIMITS,
     ),
     Bug(
         "a failure escalates that is not critical",
         ENDINGS,
         "        if record.critical:\n"
-        '            supervision.give_up(f"{record.name} is critical and not restarted", error)',
+        '            give_up(supervision, f"{record.name} is critical and not restarted", error)',
         "        if True:\n"
-        '            supervision.give_up(f"{record.name} is critical and not restarted", error)',
+        '            give_up(supervision, f"{record.name} is critical and not restarted", error)',
         LIMITS,
     ),
     Bug(
         "a critical breaker that gives up does not escalate",
         ENDINGS,
         "        if record.critical:\n"
-        '            supervision.give_up(f"{record.name} is critical, and its breaker',
+        '            give_up(supervision, f"{record.name} is critical, and its breaker',
         "        if False:\n"
-        '            supervision.give_up(f"{record.name} is critical, and its breaker',
+        '            give_up(supervision, f"{record.name} is critical, and its breaker',
         BREAKERS,
     ),
     Bug(
@@ -285,8 +286,8 @@ BUGS = [
     Bug(
         "a supervisor of which all is done stays",
         SUPERVISION,
-        "        if not self.wanted and not self._open_ended:\n            self._begin_stop()",
-        "        pass",
+        "if self.wanted or self._open_ended or self.stopping:",
+        "if True:",
         ENDS,
     ),
     Bug(
@@ -312,9 +313,9 @@ BUGS = [
     ),
     Bug(
         "a run that a stop ends does not reset the backoff",
-        SUPERVISION,
-        "            if was_ready:\n",
-        "            if False:\n",
+        STOPPING,
+        "        if was_ready:\n",
+        "        if False:\n",
         OPERATOR,
     ),
     Bug(

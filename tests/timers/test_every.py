@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from hypothesis import given, settings, strategies as st
-from trio.testing import MockClock, assert_checkpoints
+from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
 from trio_services.lifecycle import current_service, graceful
 from trio_services.supervision import Supervisor, open_supervisor
@@ -429,3 +429,57 @@ def test_tick_cannot_be_changed() -> None:
     tick = Tick(0, 0, 0)
     with pytest.raises(AttributeError):
         tick.number = 1  # type: ignore[misc]
+
+
+# -- a blocked event loop ---------------------------------------------------------------
+
+
+async def beats_over(timer: every, clock: MockClock, *jumps: float) -> list[tuple[float, Tick]]:
+    """The ticks, and when each came, while so many seconds pass at once."""
+    seen: list[tuple[float, Tick]] = []
+
+    async def tick() -> None:
+        async for one in timer:
+            seen.append((trio.current_time(), one))  # noqa: PERF401 -- it is interrupted
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tick)
+        for seconds in jumps:
+            await wait_all_tasks_blocked()
+            clock.jump(seconds)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("missed", "expected"),
+    [
+        ("once", [(0, 0), (3, 39), (4, 40)]),
+        ("all", [(0, 0), (1, 39), (2, 39), (3, 39), (4, 40)]),
+        ("skip", [(0, 0), (4, 40)]),
+    ],
+)
+async def test_beats_that_pass_while_the_loop_is_blocked_are_missed(
+    missed: Missed, expected: list[tuple[int, float]], mock_clock: MockClock
+) -> None:
+    seen = await beats_over(every(10, missed=missed), mock_clock, 39, 1)
+    assert [(tick.number, when) for when, tick in seen] == expected
+
+
+@pytest.mark.parametrize("missed", ["once", "all", "skip"])
+async def test_beat_that_is_a_little_late_is_not_missed(
+    missed: Missed, mock_clock: MockClock
+) -> None:
+    _, *seen = await beats_over(every(10, missed=missed, jitter=5), mock_clock, 5, 13)
+    assert [(tick.number, tick.late) for _, tick in seen] == [(1, 8)]
+
+
+@pytest.mark.parametrize("missed", ["once", "all", "skip"])
+async def test_late_tick_with_long_jitter_is_not_taken_for_the_next(
+    missed: Missed, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random, "uniform", lambda low, high: 9.0)
+    timer = every(10, missed=missed, jitter=9.5)
+    seen = await beats_over(timer, mock_clock, 9, 12)  # the tick of 10 comes at 21 instead of 19
+    assert [tick.number for _, tick in seen] == [0, 1]

@@ -55,7 +55,11 @@ _CODE = {"services": "use", "workers": "handler", "schedules": "call"}
 def graph_of(configuration: Configuration, application: Application) -> Graph:
     """The graph of an application."""
     services = {child.name: child.service for child in application.tree.children}
-    nodes: list[Node] = []
+    nodes = [
+        Node(child.name, "database", "", _duty(child.service), (), (), ())
+        for child in application.tree.children
+        if child.name not in application.parts
+    ]
     for (group, name), table in configuration.tables.children.items():
         service = services[str(name)]
         code: Any = service
@@ -73,7 +77,7 @@ def graph_of(configuration: Configuration, application: Application) -> Graph:
                 kind=_KINDS[str(group)],
                 code=str(getattr(table, _CODE[str(group)])),
                 duty=_duty(code),
-                after=table.after,
+                after=application.parts[str(name)].child.after,
                 takes_from=takes_from,
                 puts_to=tuple(dict.fromkeys((*fed, *_given_queues(code)))),
             )

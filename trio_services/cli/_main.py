@@ -13,6 +13,7 @@ import click
 
 from .._version import __version__
 from ._config import config
+from ._database import db
 from ._run import check, graph, run
 
 BAD_USAGE = 2
@@ -38,6 +39,7 @@ cli.add_command(run)
 cli.add_command(check)
 cli.add_command(graph)
 cli.add_command(config)
+cli.add_command(db)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

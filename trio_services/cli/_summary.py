@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TypedDict
+from urllib.parse import urlsplit
 
 from ..config import Application, Configuration, format_duration
 
@@ -63,6 +64,7 @@ class Summary(TypedDict):
     schedules: list[ScheduleSummary]
     queues: list[QueueSummary]
     admin: str | None
+    database: str | None
     stop: StopSummary
 
 
@@ -103,6 +105,7 @@ def as_dict(configuration: Configuration, application: Application) -> Summary:
             for name, table in tables.queues.items()
         ],
         admin=application.admin,
+        database=_database(application),
         stop=StopSummary(worst=application.tree.worst_stop, within=application.stop_within),
     )
 
@@ -129,6 +132,8 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str, str]]:
     for queue in summary["queues"]:
         full = _WHEN_FULL[queue["when_full"]]
         yield "queue", queue["name"], f"holds {queue['capacity']} items, then {full}"
+    if summary["database"] is not None:
+        yield "database", "", summary["database"]
     if summary["admin"] is not None:
         yield "admin", "", summary["admin"]
     worst, within = summary["stop"]["worst"], summary["stop"]["within"]
@@ -147,6 +152,16 @@ def _times(schedule: ScheduleSummary) -> str:
     if schedule["every"] is not None:
         return f"every {format_duration(schedule['every'])}"
     return f"at {schedule['cron']} {schedule['timezone'] or 'UTC'}"
+
+
+def _database(application: Application) -> str | None:
+    """Where the data is, without a user's name and password."""
+    if application.database is None:
+        return None
+    if application.database.server is not None:
+        return f"embedded in {application.database.server.path}"
+    url = urlsplit(application.database.url)
+    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
 
 
 def _after(names: list[str]) -> str:

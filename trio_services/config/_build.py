@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 from cattrs import Converter
 
-from ..errors import ConfigError, PlanError
+from ..errors import ConfigError, EmbeddedUnavailable, PlanError
 from ..queues import Batch, Schedule, Workers, WorkQueue
 from ..resilience import Backoff, Breaker, Rate, Retry
 from ..secrets import Secret
@@ -35,6 +35,7 @@ from ._code import (
     check_transient,
     told,
 )
+from ._database import NAME as DATABASE, Database, find_database
 from ._live import Live
 from ._problems import KeyPath, MisfitError, Problem
 from ._schema import (
@@ -51,6 +52,12 @@ from ._schema import (
 )
 from ._secrets import Place, Secrets
 from ._structure import StructureError, strict_converter
+
+if TYPE_CHECKING:
+    from ..pg import EmbeddedServer
+
+_DATABASE_START = 300.0  # seconds: the first start after a crash may have much to recover
+_DATABASE_STOP = 5.0  # seconds, of which it needs a tenth of one
 
 AsyncFunction = Callable[..., Awaitable[object]]
 
@@ -85,6 +92,7 @@ class Application:
         stop_within: seconds in which a stop has ended.
         log: what is logged, and how.
         admin: where the admin server listens; None for nowhere.
+        database: where the data is; None if there is none.
         source: the file that all this comes from.
         tables: what the configuration says.
         parts: the services, pools of workers and schedules, by name.
@@ -95,6 +103,7 @@ class Application:
     stop_within: float
     log: LogSettings
     admin: str | None
+    database: Database | None
     source: Path
     tables: Tables = attrs.field(repr=False)
     parts: Mapping[str, Part] = attrs.field(repr=False)
@@ -116,13 +125,21 @@ def build(configuration: Configuration, *, running: Application | None = None) -
     tables = configuration.tables
     folder = configuration.source.absolute().parent
     builder = _Builder(tables, folder, Secrets(folder, configuration.environment), running)
+    database = None
+    lines: list[str] = []
+    try:
+        purpose = f"application {tables.host.name}"
+        database = find_database(configuration, configuration.environment, purpose)
+        if database is not None and database.server is not None:
+            builder.serve(database.server, verify=running is None)
+    except ConfigError as error:
+        lines += error.problems
     parts = [builder.part(key, table) for key, table in tables.children.items()]
     tree = builder.tree([part.child for part in parts])
-    if tree is None or builder.problems:
-        lines = [
-            configuration.origins.line(builder.secrets.redact(problem))
-            for problem in builder.problems
-        ]
+    lines += [
+        configuration.origins.line(builder.secrets.redact(problem)) for problem in builder.problems
+    ]
+    if tree is None or lines:
         raise ConfigError(list(dict.fromkeys(lines)))  # a handler and its on_dead share options
     return Application(
         tree=tree,
@@ -132,6 +149,7 @@ def build(configuration: Configuration, *, running: Application | None = None) -
             level=tables.log.level, format=tables.log.format, levels=dict(tables.log.levels)
         ),
         admin=tables.admin.bind if tables.admin else None,
+        database=database,
         source=configuration.source,
         tables=tables,
         parts={part.child.name: part for part in parts},
@@ -155,18 +173,42 @@ class _Builder:
             self._known = running.parts
             self.queues |= {n: q for n, q in running.queues.items() if n in self.queues}
         self.problems: list[Problem] = []
+        self._server: EmbeddedServer | None = None
         self._importer = Importer(self.host.imports, closed=running is not None)
         self._importer.search_beside(folder)
         self._converter: Converter = strict_converter(folder, secrets)
+
+    def serve(self, server: EmbeddedServer, *, verify: bool) -> None:
+        """Make a server a part of the tree; one that runs already is not looked at."""
+        self._server = server
+        if verify:
+            with self._collecting(DATABASE, "url"):
+                server.verify()
 
     def tree(self, children: list[Child]) -> Supervisor | None:
         """The whole tree, if it can be run as written."""
         limit = Limit(self.host.max_restarts.count, per=self.host.max_restarts.per)
         with self._collecting("host", "stop_within"):
-            tree = Supervisor(self.host.name, children, max_restarts=limit)
+            tree = Supervisor(self.host.name, self._with_server(children), max_restarts=limit)
             check_budget(tree.name, tree.worst_stop, self.host.stop_within)
             return tree
         return None
+
+    def _with_server(self, children: list[Child]) -> list[Child]:
+        if self._server is None:
+            return children
+        server = Child(
+            self._server,
+            name=DATABASE,
+            start_within=_DATABASE_START,
+            stop_within=_DATABASE_STOP,
+            retry_start=False,  # what is wrong with it by then does not get better by trying
+        )
+        return [server, *children]
+
+    def _after(self, table: AnyChildTable) -> list[str]:
+        """Whom it comes after; a database that is always there need not be waited for."""
+        return [name for name in table.after if self._server is not None or name != DATABASE]
 
     def part(self, key: KeyPath, table: AnyChildTable) -> Part:
         """What one table says; the part that runs already where that says the same."""
@@ -199,7 +241,7 @@ class _Builder:
         return Child(
             service,
             name=str(key[1]),
-            after=table.after,
+            after=self._after(table),
             restart=table.restart,
             backoff=_backoff(table.backoff),
             # That of a pool of workers is around its handler.
@@ -348,6 +390,8 @@ class _Builder:
             self.problems += [Problem(key, line) for line in str(error).splitlines()]
         except StructureError as error:
             self.problems += error.problems
+        except EmbeddedUnavailable as error:
+            self.problems.append(Problem(key, str(error)))
 
 
 async def _placeholder(*_: object) -> None:

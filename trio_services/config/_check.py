@@ -35,8 +35,9 @@ def check(tree: Tree, tables: Tables, *, imports_known: bool) -> Iterator[Proble
             (), "nothing to run; add a [services.NAME], [workers.NAME] or [schedules.NAME] table"
         )
     children = tables.children
+    known = names | ({"database"} & tree.keys())
     for key, child in children.items():
-        yield from _check_after(key, child, names)
+        yield from _check_after(key, child, known)
         if imports_known:
             yield from _check_imports(key, child, tables.host.imports)
     yield from _check_cycles(children)
@@ -52,8 +53,8 @@ def check(tree: Tree, tables: Tables, *, imports_known: bool) -> Iterator[Proble
     for name, schedule in tables.schedules.items():
         yield from _check_times(("schedules", name), schedule, _table(tree, "schedules", name))
     for name in tables.log.levels:
-        if name not in names:
-            yield Problem(("log", "levels", name), _no_such(name, names))
+        if name not in known:
+            yield Problem(("log", "levels", name), _no_such(name, known))
 
 
 def _check_queue(key: KeyPath, name: str, queues: Sequence[str]) -> Iterator[Problem]:
@@ -123,6 +124,8 @@ def _check_after(key: KeyPath, child: AnyChildTable, names: set[str]) -> Iterato
 
 
 def _no_such(name: str, names: Iterable[str]) -> str:
+    if name == "database":
+        return "there is no database; add a [database] table"
     return f"there is no service, workers or schedule {quoted(name)}{suggestion(name, names)}"
 
 

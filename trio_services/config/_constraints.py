@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import attrs
 
 from ..timers import Cron
 from ._problems import shown
+from ._secret import SecretText
+
+EMBEDDED = "embedded:"
+"""What the URL of a database of our own begins with."""
 
 NAME = re.compile(r"[a-z][a-z0-9_.-]{0,47}")
 
@@ -85,6 +90,42 @@ def is_package(instance: object, attribute: object, value: tuple[str, ...]) -> N
     for name in value:
         if not all(part.isidentifier() for part in name.split(".")):
             raise ValueError(f'{shown(name)} is not a package; expected text like "inbox"')
+
+
+def is_database_url(instance: object, attribute: object, value: SecretText) -> None:
+    """A validator of URLs of databases that may be in a file which others can read."""
+    if value.where != "here":
+        return
+    check_database_url(value.value)
+    if not value.value.startswith(EMBEDDED):
+        url = urlsplit(value.value)
+        if url.password is not None or "password" in parse_qs(url.query):
+            raise ValueError(
+                'it holds a password in clear text; write { env = "DATABASE_URL" } or '
+                '{ file = "…" }, and put the URL there'
+            )
+
+
+def check_database_url(text: str) -> None:
+    """Refuse what cannot be the URL of a database; says nothing of it, as it may be secret.
+
+    Raises:
+        ValueError: in one sentence, what is wrong.
+    """
+    expected = 'expected "embedded:DIRECTORY" or "postgresql://HOST/DATABASE"'
+    if "\0" in text or text == EMBEDDED:
+        raise ValueError(f"it is not the URL of a database; {expected}")
+    if text.startswith(EMBEDDED):
+        return
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError as error:
+        raise ValueError(f"its address is wrong: {error}") from None
+    if url.scheme not in ("postgresql", "postgres") or not text.startswith(f"{url.scheme}://"):
+        raise ValueError(f"it is not the URL of a database; {expected}")
+    if port == 0:
+        raise ValueError("its address is wrong: Port out of range 1-65535")
 
 
 def rules_of(validator: Any) -> list[Any]:

@@ -12,9 +12,19 @@ from typing import Literal, NewType, TypedDict
 import attrs
 from attrs import field
 
-from ._constraints import above_zero, at_least, at_most, is_cron, is_name, is_package, is_timezone
+from ._constraints import (
+    above_zero,
+    at_least,
+    at_most,
+    is_cron,
+    is_database_url,
+    is_name,
+    is_package,
+    is_timezone,
+)
 from ._durations import Seconds
 from ._problems import KeyPath, Origins, shown
+from ._secret import SecretText
 
 RESERVED = frozenset({"admin", "database", "host", "reload"})
 
@@ -139,6 +149,16 @@ class AdminTable:
 
     bind: str = field(
         metadata=about('Where `/live` and `/ready` answer: "127.0.0.1:8765", "unix:run/admin".')
+    )
+
+
+@attrs.frozen
+class DatabaseTable:
+    """`[database]`; without it there is no database."""
+
+    url: SecretText = field(
+        validator=is_database_url,
+        metadata=about('Where it is: "embedded:DIRECTORY", or "postgresql://HOST/DATABASE".'),
     )
 
 
@@ -392,7 +412,7 @@ class ScheduleTable(ChildTable):
     cron: str | None = field(
         default=None,
         validator=is_cron,
-        metadata=about('A cron expression, like "*/5 * * * *" or "@daily".'),
+        metadata=about("A cron expression, like `*/5 * * * *` or `@daily`."),
     )
     timezone: str | None = field(
         default=None,
@@ -438,6 +458,9 @@ class Tables:
     log: LogTable = field(default=LogTable(), metadata=about("What is logged, and how."))
     admin: AdminTable | None = field(
         default=None, metadata=about("The address for probes; without it there is none.")
+    )
+    database: DatabaseTable | None = field(
+        default=None, metadata=about("The database; without it there is none.")
     )
     queues: Mapping[str, QueueTable] = field(
         factory=dict[str, QueueTable], metadata=about("Queues, by name.")

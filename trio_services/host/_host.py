@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -19,8 +20,12 @@ from ..supervision import (
     Supervisor,
     Tree,
     check_budget,
+    check_injection,
 )
-from ..telemetry import EventLog
+from ..telemetry import EventLog, service_logger
+
+if TYPE_CHECKING:
+    from ..di import Container
 
 Companion = Callable[["Host"], Child]
 """Makes a service that needs the host itself.
@@ -39,7 +44,11 @@ class Host:
     """
 
     def __init__(
-        self, tree: AnyService, stop_within: float, companions: Sequence[Companion] = ()
+        self,
+        tree: AnyService,
+        stop_within: float,
+        companions: Sequence[Companion] = (),
+        container: Container | None = None,
     ) -> None:
         root = tree if isinstance(tree, Supervisor) else Supervisor("app", [Child(tree)])
         first = [make(self) for make in companions]
@@ -50,11 +59,17 @@ class Host:
                 for child in root.children
             ]
             root = attrs.evolve(root, children=(*first, *rest))
-        check_budget(root.name, root.worst_stop, stop_within)
+        worst_stop = root.worst_stop
+        if container is not None:
+            container = with_logger(container)
+            check_injection(container, [root])
+            worst_stop += container.dispose_within
+        check_budget(root.name, worst_stop, stop_within)
         self.name: str = root.name
         self.bus: Bus = Bus()
         self.stop_within = stop_within
         self._root = root
+        self._container = container
         self._tree: Tree | None = None
 
     def __repr__(self) -> str:
@@ -134,16 +149,25 @@ class Host:
     @asynccontextmanager
     async def open(self, *, open_ended: bool) -> AsyncGenerator[None, None]:
         """Run the services inside this block; see `open_host`."""
-        self._tree = Tree(
-            self._root,
-            self.stop_within,
-            self.bus,
-            open_ended=open_ended,
-            attendants=self._companions,
-        )
-        with self.bus.listening(EventLog()):
-            async with self._tree.open():
-                yield
+        async with nullcontext() if self._container is None else self._container.open() as injector:
+            self._tree = Tree(
+                self._root,
+                self.stop_within,
+                self.bus,
+                open_ended=open_ended,
+                attendants=self._companions,
+                injector=injector,
+            )
+            with self.bus.listening(EventLog()):
+                async with self._tree.open():
+                    yield
+
+
+def with_logger(container: Container) -> Container:
+    """A container which has for each service the logger that is bound to it."""
+    from ..di import SERVICE  # which is there if there is a container, and slow to import if not
+
+    return container.with_default(service_logger, scope=SERVICE)
 
 
 def _leaves(life: Lifetime) -> Iterator[Lifetime]:
@@ -189,7 +213,11 @@ def _first_line(failure: Failure) -> str:
 
 @asynccontextmanager
 async def open_host(
-    tree: AnyService, *, stop_within: float = STOP_WITHIN, companions: Sequence[Companion] = ()
+    tree: AnyService,
+    *,
+    stop_within: float = STOP_WITHIN,
+    companions: Sequence[Companion] = (),
+    container: Container | None = None,
 ) -> AsyncGenerator[Host, None]:
     """Run an application inside this block: ready on entry, stopped on exit.
 
@@ -199,12 +227,13 @@ async def open_host(
         tree: a supervisor, or a single service.
         stop_within: seconds that the whole stop may take; ≥ what the tree needs at worst.
         companions: make services that need the host itself.
+        container: what services and jobs get by the types of their parameters; see `Container`.
 
     Raises: see `open_supervisor`.
 
     Cancellation: of the block, or of anything around it, stops the services in order.
     """
-    host = Host(tree, stop_within, companions)
+    host = Host(tree, stop_within, companions, container)
     async with host.open(open_ended=True):
         yield host
 
@@ -214,6 +243,7 @@ async def serve(
     *,
     stop_within: float = STOP_WITHIN,
     companions: Sequence[Companion] = (),
+    container: Container | None = None,
     task_status: trio.TaskStatus[Host] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run an application until all its services have ended; ``await nursery.start(serve, tree)``.
@@ -224,7 +254,7 @@ async def serve(
 
     Cancellation: stops the services in order, and returns when that is done.
     """
-    host = Host(tree, stop_within, companions)
+    host = Host(tree, stop_within, companions, container)
     async with host.open(open_ended=False):
         if host.was_ready:  # else it was told to stop before
             task_status.started(host)

@@ -8,19 +8,22 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 import trio
 from attrs import validators
 
-from ..errors import PlanError, RestartLimitExceeded, StopFailed, StopOverdue
+from ..errors import InjectionError, PlanError, RestartLimitExceeded, StopFailed, StopOverdue
 from ..lifecycle import events
 from ..services import AnyService
 from ..supervision import STOP_WITHIN
 from ..telemetry import LogSettings, configure_logs, log_critical
 from ._guard import Guard
 from ._host import Companion, Host
+
+if TYPE_CHECKING:
+    from ..di import Container
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -43,6 +46,7 @@ def run(
     *,
     config: HostSettings | None = None,
     companions: Sequence[Companion] = (),
+    container: Container | None = None,
 ) -> int:
     """Run an application as this process: signals, logs, and an exit in time.
 
@@ -54,6 +58,7 @@ def run(
         tree: a supervisor, or a single service.
         config: how to run it.
         companions: make services that need the host itself.
+        container: what services and jobs get by the types of their parameters; see `Container`.
 
     Returns: 0, when all services ended or were stopped cleanly.
 
@@ -65,7 +70,7 @@ def run(
     settings = config or HostSettings()
     configure_logs(settings.log)
     try:
-        host = Host(tree, settings.stop_within, companions)
+        host = Host(tree, settings.stop_within, companions, container)
     except PlanError as error:
         print(error, file=sys.stderr)  # noqa: T201 -- usage, before there is anything to log
         sys.exit(2)
@@ -106,7 +111,7 @@ async def _main(host: Host, guard: Guard, signals: _Signals) -> int:
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except (RestartLimitExceeded, StopFailed, StopOverdue) as error:
+    except (RestartLimitExceeded, StopFailed, StopOverdue, InjectionError) as error:
         log_critical(str(error))
         return 3 if overdue else 1
     return 3 if overdue else 0

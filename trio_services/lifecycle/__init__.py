@@ -7,17 +7,24 @@ from ._failure import (
     asks_for_exit as asks_for_exit,
     leaves_of as leaves_of,
     set_aside_cancellations as set_aside_cancellations,
+    single_errors_as_themselves as single_errors_as_themselves,
     summarize as summarize,
 )
-from ._grace import (
+from ._grace import graceful as graceful
+from ._health import Health as Health, HealthStatus as HealthStatus
+from ._injection import (
+    HostInjector as HostInjector,
+    Injector as Injector,
+    JobCall as JobCall,
+    ServiceInjector as ServiceInjector,
+)
+from ._lifetime import (
     AtWork as AtWork,
     Lifetime as Lifetime,
     current_service as current_service,
     enter_service as enter_service,
-    graceful as graceful,
     surrounding_service as surrounding_service,
 )
-from ._health import Health as Health, HealthStatus as HealthStatus
 from ._state import TRANSITIONS as TRANSITIONS, State as State
 
 __all__ = [
@@ -27,8 +34,12 @@ __all__ = [
     "Bus",
     "Health",
     "HealthStatus",
+    "HostInjector",
+    "Injector",
+    "JobCall",
     "Lifetime",
     "Listener",
+    "ServiceInjector",
     "State",
     "Subscription",
     "asks_for_exit",
@@ -38,6 +49,7 @@ __all__ = [
     "graceful",
     "leaves_of",
     "set_aside_cancellations",
+    "single_errors_as_themselves",
     "summarize",
     "surrounding_service",
 ]

@@ -45,15 +45,22 @@ class Alarm:
 
         await trio.lowlevel.wait_task_rescheduled(abort)
 
-    def ring(self) -> None:
-        """Wake who sleeps, if anybody does."""
-        if self._task is not None:
-            trio.lowlevel.reschedule(self._task)
-            self._task = None
+    def ring(self) -> bool:
+        """Wake who sleeps; whether anybody did."""
+        if self._task is None:
+            return False
+        trio.lowlevel.reschedule(self._task)
+        self._task = None
+        return True
+
+    def ring_early(self) -> None:
+        """Wake who sleeps before the time has come."""
+        if self.ring():
+            self._alarms.forget_one()
 
 
 class Alarms:
-    """The alarms of all services of a tree; rings while `run` does."""
+    """The alarms of all services of a tree; rings while `run` does, and for all at its end."""
 
     __slots__ = ("_forgotten", "_heap", "_numbered", "_scope", "_sooner")
 
@@ -83,8 +90,10 @@ class Alarms:
             self._forgotten = 0
 
     def end(self) -> None:
-        """Ring no more."""
+        """Wake whoever still sleeps, and ring no more."""
         self._scope.cancel()
+        for _, _, alarm in self._heap:
+            alarm.ring()
 
     @enable_ki_protection
     async def run(self) -> None:
@@ -105,5 +114,6 @@ class Alarms:
                     self._sooner = trio.Event()
                 now = trio.current_time()
                 while self._heap and self._heap[0][0] <= now:
-                    heapq.heappop(self._heap)[2].ring()
+                    if not heapq.heappop(self._heap)[2].ring():
+                        self._forgotten -= 1
                     rang_at = now

@@ -8,7 +8,8 @@ exception is let go.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import cast
 
@@ -85,6 +86,25 @@ def set_aside_cancellations(
         if asks_for_exit(leaf):
             return cancelled, leaf
     return cancelled, leaves[0] if len(leaves) == 1 else rest
+
+
+@contextmanager
+def single_errors_as_themselves() -> Generator[None]:
+    """That there is a nursery inside is nobody's business: a single error comes out as itself."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error, *others = [
+            part for part in group.exceptions if any(True for _ in leaves_of(part))
+        ] or group.exceptions
+        if others:
+            raise
+        context = error.__context__
+        try:
+            raise error
+        finally:
+            error.__context__ = context  # and not the group
+            del error
 
 
 def _where(error: BaseException) -> str:

@@ -14,4 +14,5 @@ from ._memory import QueueStatistics as QueueStatistics, WorkQueue as WorkQueue
 from ._pool import Pool as Pool, PoolStatistics as PoolStatistics
 from ._schedule import Schedule as Schedule
 from ._source import Queue as Queue
+from ._timetable import ScheduleStatistics as ScheduleStatistics
 from ._workers import Workers as Workers

@@ -100,7 +100,7 @@ class HandlerBreaker:
                 self._service.publish(events.BreakerOpened, circuit.opened, circuit.due - now)
 
     def leave(self, who: object) -> None:
-        """A worker ends; should it have been to probe, another will."""
+        """A worker ends, or begins nothing; should it have been to probe, another will."""
         if self._prober is who and self._circuit.state is BreakerState.HALF_OPEN:
             self._circuit.postpone(trio.current_time())
             self._change()

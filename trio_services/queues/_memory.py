@@ -49,7 +49,10 @@ class QueueStatistics:
         depth: waiting.
         in_hand: with a worker.
         accepted: taken in.
-        done, discarded, dead, returned: see `Outcome`.
+        done: how many came to that; see `Outcome`.
+        discarded: likewise.
+        dead: likewise.
+        returned: likewise.
         left: still waiting when its workers had ended for good.
         dropped: given up because the queue was full.
         retried: how many further attempts were made.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import attrs
 import trio
 
+from ..errors import ServicesError
 from ..lifecycle import Lifetime, graceful
 from ..resilience import BreakerState
 from ._batches import Gatherer
@@ -89,32 +91,49 @@ class Pool(Generic[T]):
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
         """Work until there are no more jobs, or until a stop."""
         spec = self._spec
+        handler: Callable[..., Any] = spec.handler
+        if spec.isolation == "task":
+            handler = await self._service.bind(handler, 1)
         policy = Policy[Any](
             retry=spec.retry,
             rate=spec.rate,
             breaker=self._breaker,
-            fallback=spec.fallback,
-            on_dead=spec.on_dead,
+            fallback=spec.fallback and await self._service.bind(spec.fallback, 2),
+            on_dead=spec.on_dead and await self._service.bind(spec.on_dead, 2),
             drain=spec.drain,
         )
         async with (
-            isolated(
-                spec.handler, spec.isolation, timeout=spec.timeout, count=spec.count
-            ) as handler,
+            isolated(handler, spec.isolation, timeout=spec.timeout, count=spec.count) as call,
             trio.open_nursery() as attendants,
         ):
-            self._runner = Runner[Any](self._service, handler, policy, spec.queue)
+            self._runner = Runner[Any](self._service, call, policy, spec.queue)
             if self._gatherer is not None:
                 attendants.start_soon(self._gatherer.heed_stops)
             async with trio.open_nursery() as self._nursery:
-                self.resize(spec.count)
+                self._set_count(spec.count)
+                self._service.at_work = self
                 task_status.started()
             attendants.cancel_scope.cancel()
 
     def resize(self, count: int) -> None:
-        """Have another number of workers, ≥ 1; those too many finish what they have in hand."""
+        """Have another number of workers; those too many finish what they have in hand.
+
+        Args:
+            count: ≥ 1.
+
+        Raises:
+            ServicesError: its queue was closed and is empty, and its workers have ended.
+            ValueError: the number is not at least 1.
+        """
         if type(count) is not int or count < 1:
             raise ValueError(f"the number of workers must be a whole number ≥ 1, not {count}")
+        if not self._workers:
+            raise ServicesError(
+                f"the workers of {self._service.name} have ended: there is nothing to resize"
+            )
+        self._set_count(count)
+
+    def _set_count(self, count: int) -> None:
         self._count = count
         while len(self._workers) < count:
             worker = _Worker()
@@ -189,7 +208,7 @@ class Pool(Generic[T]):
 
     def _drains(self, worker: _Worker) -> bool:
         """Whether a worker goes on at a stop, because what waits is to be finished too."""
-        if worker.dismissed or not self._spec.drain:
+        if worker.dismissed or not self._spec.drain or not self._service.ends_for_good:
             return False
         self._spec.queue.close()
         return True

@@ -41,7 +41,11 @@ class Processes:
         self._limit = nullcontext if timeout is None else partial(limit, timeout)
         # What our own program defines is not known elsewhere: a process has to read the program.
         is_own = b"__main__" in pickle.dumps(function)
-        self._program: str | None = sys.modules["__main__"].__file__ if is_own else None
+        self._program: str | None = None
+        if is_own:
+            main = sys.modules["__main__"]
+            self._program = main.__file__
+            sys.modules["__mp_main__"] = main  # as which the process calls it in its answers
         self._idle: list[_Process] = []
 
     async def __aenter__(self) -> Self:
@@ -81,18 +85,31 @@ class Processes:
         Cancellation: kills the process.
         """
         request = frame((self._function, item))
-        if not self._idle:
-            await self._start_one()
-        process = self._idle.pop()
+        process = await self._take_one()
         with self._limit():
             answer = await process.ask(request)
         self._idle.append(process)
         _raise_failure(answer)
 
+    async def _take_one(self) -> _Process:
+        """One that is idle, or a new one; one that has died meanwhile is nobody's failure."""
+        while True:
+            if not self._idle:
+                await self._start_one()
+            process = self._idle.pop()
+            if process.is_alive:
+                return process
+            await process.kill()
+
     async def _start_one(self) -> None:
         """Start one that has imported the function."""
         process = await _Process.start(self._program)
-        _raise_failure(await process.ask(frame((callable, self._function))))
+        answer = await process.ask(frame((callable, self._function)))
+        try:
+            _raise_failure(answer)
+        except BaseException:
+            await process.kill()
+            raise
         self._idle.append(process)
 
 
@@ -125,6 +142,11 @@ class _Process:
             await started.kill()
             raise
         return started
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not ended by itself, or at the hands of somebody else."""
+        return self._process.returncode is None
 
     async def ask(self, request: bytes) -> bytes:
         """What the process answers.

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Concatenate, Generic, Protocol, TypeVar, cast
 
 import attrs
 import trio
@@ -38,7 +38,7 @@ from ._job import DeadLetter, Discard, Job, Outcome, RetryLater, current_job
 T = TypeVar("T")
 
 Handler = Callable[[T], Awaitable[object]]
-OnFailure = Callable[[T, Exception], Awaitable[object]]
+OnFailure = Callable[Concatenate[T, Exception, ...], Awaitable[object]]
 """What gets an item whose job has failed for good, and the last error."""
 
 _ONCE = Retry(attempts=1)
@@ -132,6 +132,8 @@ class Runner(Generic[T]):
         """
         current_job.set(job)
         if job.broken is not None:
+            if self._breaker is not None:
+                self._breaker.leave(region)  # if it was to be the probe, it shows nothing
             self._remember(job, job.broken)
             await self._bury(job, job.broken)
             return Outcome.DEAD

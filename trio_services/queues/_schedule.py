@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal, get_args
 
 import attrs
 from attrs import validators
 
 from .. import timers
-from ..lifecycle import current_service
+from ..lifecycle import JobCall, current_service
 from ..resilience import Retry
 from ..services import Service, name_of
 from ._timetable import Timetable
@@ -26,7 +26,8 @@ class Schedule(Service):
     `stop_within`.
 
     Args:
-        call: ``async def call()``.
+        call: ``async def call()``, or with what it asks for by the types of its parameters; see
+            `Container`.
         every: seconds between two times; > 0. Either this or `cron`.
         cron: a cron expression; see `timers.Cron`.
         timezone: by whose clocks; a name of the IANA data base. Only with `cron`.
@@ -44,7 +45,7 @@ class Schedule(Service):
         ValueError: the times are not such as there can be.
     """
 
-    call: Callable[[], Awaitable[object]]
+    call: Callable[..., Awaitable[object]]
     every: float | None = attrs.field(default=None, kw_only=True)
     cron: str | None = attrs.field(default=None, kw_only=True)
     timezone: str | None = attrs.field(default=None, kw_only=True)
@@ -67,10 +68,15 @@ class Schedule(Service):
         """The name of what is called."""
         return name_of(self.call)
 
+    def job_calls(self) -> Iterable[JobCall]:
+        """What is called."""
+        return [(self.call, 0)]
+
     async def run(self) -> None:
         """Make the calls until a stop."""
         service = current_service()
-        service.at_work = timetable = Timetable(self, service)
+        call = await service.bind(self.call, 0)
+        service.at_work = timetable = Timetable(self, service, call)
         await timetable.run()
 
     def ticks(self) -> timers.every | timers.at:

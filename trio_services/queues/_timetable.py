@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -32,7 +33,9 @@ class ScheduleStatistics:
         ended: when the last call ended.
         outcome: what became of that.
         running: how many calls are being made.
-        done, discarded, dead: how many came to that; see `Outcome`.
+        done: how many were done; see `Outcome`.
+        discarded: how many were discarded.
+        dead: how many were dead.
         skipped: how many were not made because the one before was still being made.
         durations: how long the attempts took.
         lateness: how late the calls began.
@@ -57,11 +60,14 @@ class Timetable:
     Args:
         spec: what it is a run of.
         service: its lifetime.
+        call: what to call.
     """
 
-    def __init__(self, spec: Schedule, service: Lifetime) -> None:
+    def __init__(
+        self, spec: Schedule, service: Lifetime, call: Callable[[], Awaitable[object]]
+    ) -> None:
         async def make(_: Tick) -> None:
-            await spec.call()
+            await call()
 
         self._spec = spec
         self._service = service
@@ -102,14 +108,18 @@ class Timetable:
     async def _one_by_one(self) -> None:
         """No tasks are needed for that: a call is missing to the grid as long as it takes."""
         hair = _HAIR * (self._spec.every or 1.0)
+        ended = busy_since = -math.inf
         with graceful() as region:
             region.suspend()
             async for tick in self._ticks:
-                if (-math.inf if self._ended is None else self._ended) - tick.scheduled > hair:
-                    self._skipped += 1  # it fell due while the call before was still being made
+                if ended - tick.scheduled <= hair:
+                    busy_since = trio.current_time()
+                elif tick.scheduled >= busy_since:
+                    self._skipped += 1  # it fell due while a call was still being made
                     continue
                 region.resume()
                 await self._call(tick, region)
+                ended = trio.current_time()
                 region.suspend()
 
     async def _side_by_side(self, queue: trio.Lock | None) -> None:

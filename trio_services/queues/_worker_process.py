@@ -30,7 +30,7 @@ def frame(value: object) -> bytes:
 
 
 def _read_frames(source: BinaryIO, frames: SimpleQueue[bytes]) -> None:
-    while head := source.read(LENGTH.size):
+    while len(head := source.read(LENGTH.size)) == LENGTH.size:
         frames.put(source.read(*LENGTH.unpack(head)))
     os._exit(0)
 
@@ -74,10 +74,14 @@ def main() -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what handlers print is no answer
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    # What handlers and their child processes read is no request, and what they print no answer.
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
     frames: SimpleQueue[bytes] = SimpleQueue()
-    reader = threading.Thread(target=_read_frames, args=(sys.stdin.buffer, frames), daemon=True)
+    reader = threading.Thread(target=_read_frames, args=(requests, frames), daemon=True)
     reader.start()
     sys.path[:], program = pickle.loads(frames.get())
     if program is not None:

@@ -9,7 +9,7 @@ import attrs
 import trio
 from attrs import validators
 
-from ..lifecycle import Lifetime, current_service, events, graceful
+from ..lifecycle import JobCall, Lifetime, current_service, events, graceful
 from ..resilience import Breaker, Rate, Retry
 from ..services import Service, name_of
 from ._batches import Batch
@@ -40,7 +40,8 @@ class Workers(Service, Generic[T]):
 
     Args:
         queue: where the items come from.
-        handler: gets an item, or with `batch` a list of them. It returns: done. It raises
+        handler: gets an item, or with `batch` a list of them, and what else it asks for by the
+            types of its parameters; see `Container`. It returns: done. It raises
             `Discard`: discarded; `RetryLater`: once more after a while. It raises anything else:
             tried again as `retry` says, and a dead letter after that.
         count: how many items, or batches, are worked on at the same time; ≥ 1.
@@ -60,7 +61,7 @@ class Workers(Service, Generic[T]):
             raises, they are kept in `queue.dead_letters()`.
         on_left: ``async def on_left(item)`` receives, at the last stop, the items that are left or
             were interrupted, as far as there is time for it.
-        drain: whether a stop closes the queue, and what waits in it is finished too, within
+        drain: whether the last stop closes the queue, and what waits in it is finished too, within
             `stop_within`.
         feeds: the queues that the handler puts items to. They are closed when all who feed them
             have ended because their own queues were closed and empty.
@@ -80,9 +81,11 @@ class Workers(Service, Generic[T]):
     batch: Batch | None = attrs.field(default=None, kw_only=True)
     key: Callable[[T], Hashable] | None = attrs.field(default=None, kw_only=True)
     isolation: Isolation = attrs.field(default="task", kw_only=True)
-    fallback: OnFailure[T] | None = attrs.field(default=None, kw_only=True)
+    fallback: OnFailure[T] | OnFailure[list[T]] | None = attrs.field(default=None, kw_only=True)
     on_dead: OnFailure[T] | None = attrs.field(default=None, kw_only=True)
-    on_left: Callable[[T], Awaitable[object]] | None = attrs.field(default=None, kw_only=True)
+    on_left: Callable[Concatenate[T, ...], Awaitable[object]] | None = attrs.field(
+        default=None, kw_only=True
+    )
     drain: bool = attrs.field(default=False, kw_only=True)
     feeds: tuple[WorkQueue[Any], ...] = attrs.field(default=(), kw_only=True, converter=_queues)
 
@@ -96,6 +99,16 @@ class Workers(Service, Generic[T]):
         """The handler's name."""
         return name_of(self.handler)
 
+    def job_calls(self) -> Iterable[JobCall]:
+        """The handler, unless it runs elsewhere, and what else is called for an item."""
+        if self.isolation == "task":
+            yield self.handler, 1
+        for call in (self.fallback, self.on_dead):
+            if call is not None:
+                yield call, 2
+        if self.on_left is not None:
+            yield self.on_left, 1
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Work until the queue is closed and empty, or until a stop.
 
@@ -104,14 +117,14 @@ class Workers(Service, Generic[T]):
         """
         service = current_service()
         self.enlist(service, service.name)
+        on_left = self.on_left and await service.bind(self.on_left, 1)
         pool = Pool(self, service)
-        service.at_work = pool
         try:
             await pool.run(task_status)
         finally:
-            if self.on_left is not None and service.ending:
+            if on_left is not None and service.ends_for_good:
                 with graceful():
-                    await self._offer_left(pool.interrupted, self.on_left)
+                    await self._offer_left(pool.interrupted, on_left)
         for queue in self.feeds:
             queue.fed(service.name)
 

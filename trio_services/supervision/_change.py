@@ -20,6 +20,7 @@ from ..lifecycle import State
 from ..services import Service
 from ._child import Child
 from ._endings import end
+from ._injection import check_injection
 from ._plan import check_budget
 from ._record import Record, Then
 
@@ -73,6 +74,8 @@ async def make_change(supervision: Supervision, change: Change, budget: float) -
     """Make a change; see `Control.change`."""
     spec = changed_spec(supervision, change)
     check_budget(spec.name, spec.worst_stop, budget)
+    if supervision.life.injector is not None:
+        check_injection(supervision.life.injector, [child.service for child in change.start])
     _check_going_on(supervision)
     records = supervision.records
     names = [child.name for child in change.start]

@@ -16,6 +16,7 @@ from ..services import AnyService
 from ._change import Change, make_change
 from ._child import Child
 from ._endings import end
+from ._injection import check_injection
 from ._plan import check_budget, longest_path, problems_of, stop_within
 from ._record import Record, Then
 from ._statistics import ServiceStatistics, ask, take
@@ -176,14 +177,15 @@ class Control:
         Those that are too many finish what they have in hand.
 
         Raises:
-            ServicesError: it is no pool of workers, or does not run.
+            ServicesError: it is no pool of workers, or is not running.
             UnknownService: there is none with this path.
             ValueError: the number is not at least 1.
         """
         _, record = self._find(path)
         pool: Any = record.at_work
-        if not isinstance(pool, Pool) or not record.runs or record.task is None:
-            what = "has no workers" if record.runs else f"is {record.state.replace('_', ' ')}"
+        running = record.state is State.RUNNING
+        if not isinstance(pool, Pool) or not running or record.task is None:
+            what = "has no workers" if running else f"is {record.state.replace('_', ' ')}"
             raise ServicesError(f"{record.name} {what}: there is nothing to resize")
         # In the pool's own context: more workers are tasks, and belong to it and not to the caller.
         record.task.context.copy().run(pool.resize, count)
@@ -260,6 +262,8 @@ class Control:
             raise PlanError(f"{life.name} has a child named {child.name!r} already; give it name=")
         if problems := problems_of(life.name, child, records.keys()):
             raise PlanError("\n".join(problems))
+        if life.injector is not None:
+            check_injection(life.injector, [child.service])
         for name in child.after:
             if records[name].then is Then.LEAVE:
                 raise PlanError(f"{life.name}/{child.name} comes after {name}, which is removed")

@@ -14,6 +14,7 @@ import trio
 from ..lifecycle import State, asks_for_exit, events, summarize
 from ..resilience import BreakerState
 from ._record import Record, Then
+from ._stopping import give_up, tell_to_stop
 from ._together import take_down
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _after_failure(supervision: Supervision, record: Record, error: BaseExceptio
     failure = record.failure = summarize(record.name, error)
     if asks_for_exit(error):
         record.enter(State.FAILED)
-        supervision.give_up(f"{record.name} raised {failure.type}", error)
+        give_up(supervision, f"{record.name} raised {failure.type}", error)
         return None
     supervision.outcome.failures.append(failure)
     record.publish(events.ServiceFailed, failure, error, record.state is State.STOPPING)
@@ -85,7 +86,7 @@ def _after_failure(supervision: Supervision, record: Record, error: BaseExceptio
     if record.restart == "never" or not (record.child.retry_start or record.readied):
         _fail_for_good(record)
         if record.critical:
-            supervision.give_up(f"{record.name} is critical and not restarted", error)
+            give_up(supervision, f"{record.name} is critical and not restarted", error)
         return None
     if supervision.stopping:  # it was not told yet, because others need it until they have stopped
         _fail_for_good(record)
@@ -101,7 +102,7 @@ def _after_failure(supervision: Supervision, record: Record, error: BaseExceptio
         _fail_for_good(record)
         record.publish(events.BreakerGaveUp, opened)
         if record.critical:
-            supervision.give_up(f"{record.name} is critical, and its breaker gave up", error)
+            give_up(supervision, f"{record.name} is critical, and its breaker gave up", error)
     return delay
 
 
@@ -115,7 +116,7 @@ def _restarted_too_often(
 ) -> None:
     _fail_for_good(record)
     limit = supervision.spec.max_restarts
-    supervision.give_up(f"more restarts than max_restarts allows ({limit})", error)
+    give_up(supervision, f"more restarts than max_restarts allows ({limit})", error)
 
 
 def _restart(supervision: Supervision, record: Record, delay: float) -> None:
@@ -150,7 +151,7 @@ def end(supervision: Supervision, record: Record, then: Then) -> None:
     record.then = then
     if record.runs:
         record.close_way()
-        supervision.tell_to_stop(record)
+        tell_to_stop(supervision, record)
         return
     again = then is Then.AGAIN
     if record.state is State.BACKING_OFF:

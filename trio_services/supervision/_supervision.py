@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..errors import StopOverdue
 from ..lifecycle import (
     Alarms,
     Lifetime,
@@ -35,13 +34,13 @@ from ..lifecycle import (
     set_aside_cancellations,
 )
 from ..resilience import BreakerState, Circuit, Window
-from ..services import Service, start
+from ..services import Service, run_injected, start
 from ._collection import collection_paused, next_steps
 from ._deadlines import Deadlines
 from ._endings import after_run
 from ._outcome import Outcome
 from ._record import Readiness, Record, Then
-from ._stack import stack_of
+from ._stopping import begin_stop, cancel_all, report_overdue, tell_to_stop
 from ._together import Gate
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ class Supervision:
         self.outcome: Outcome = Outcome(life.name)
         self._open_ended = open_ended
         self._task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-        self._cancelled = False
+        self.cancelled = False
         with collection_paused(len(spec.children)):
             for child in spec.children:
                 self.make_record(child)
@@ -130,6 +129,7 @@ class Supervision:
                         self.deadlines.end()
                         if self.life.alarms is not None:
                             self.life.alarms.end()
+                            self.life.alarms = None
         finally:
             # Also when it was cancelled: what failed is not lost.
             self.outcome.raise_what_failed()
@@ -168,12 +168,17 @@ class Supervision:
         enter_service(record)
         record.readiness = Readiness(record, self)
         if self.life.stop_requested:
-            self._begin_stop()
+            begin_stop(self)
         raised: BaseException | None = None
         try:
             with record.scope:
                 if not record.stop_requested:
-                    running = start(record.child.service, record.readiness)
+                    if record.injector is None:
+                        running = start(record.child.service, record.readiness)
+                    else:
+                        running = run_injected(
+                            record.child.service, record, record.injector, record.readiness
+                        )
                     if not record.readiness:
                         self.deadlines.set(record, trio.current_time() + record.start_within)
                     await _interruptible(running)
@@ -188,7 +193,7 @@ class Supervision:
         if trio.current_effective_deadline() > -math.inf:
             cancelled = None  # nothing around it is cancelled: the service had kept it
         if cancelled is not None:
-            self._cancel()
+            cancel_all(self)
         after_run(self, record, error)
         del error
         if cancelled is not None:
@@ -213,7 +218,7 @@ class Supervision:
         if self.stopping or record.then is Then.END:
             if not self.stopping:
                 self._pass(record)
-            self._retire(record)
+            self.retire(record)
         elif record.then is Then.AGAIN:
             self.wait_again(record)
         elif record.then is Then.STAY:
@@ -234,7 +239,7 @@ class Supervision:
             self.deadlines.set(record, circuit.due)
         self.start_if_free(record)
 
-    def _retire(self, record: Record) -> None:
+    def retire(self, record: Record) -> None:
         """Nothing is expected of a child any more."""
         if record.retired:
             return
@@ -250,14 +255,14 @@ class Supervision:
         if self._unarrived:  # those that attend to the others, and need not get ready now
             self._unarrived = 0
             self._task_status.started()
-        self._begin_stop()
+        begin_stop(self)
 
     def _forget(self, record: Record) -> None:
         """Strike a child that has ended off the books."""
         del self.records[record.child.name]
         record.bow_out()
         self._pass(record)
-        self._retire(record)
+        self.retire(record)
 
     def reach(self, record: Record) -> None:
         """The deadline of a child's present state has come."""
@@ -280,7 +285,7 @@ class Supervision:
                 record.scope.cancel()
             self.deadlines.set(record, now + within + self.spec.overdue_after)
         else:
-            self._report_overdue(record)
+            report_overdue(self, record)
 
     # -- the breaker of one child ------------------------------------------------------
 
@@ -324,7 +329,7 @@ class Supervision:
         """Those that a child comes after need not stay for its sake."""
         for dependency in record.release():
             if dependency.to_stop:
-                self.tell_to_stop(dependency)
+                tell_to_stop(self, dependency)
 
     # -- stopping ----------------------------------------------------------------------
 
@@ -334,94 +339,16 @@ class Supervision:
         try:
             await self.life.wait_stop_requested()
             with collection_paused(self.running) as paused:
-                self._begin_stop()
+                begin_stop(self)
                 if paused:
                     await next_steps()
             await trio.sleep_forever()
         finally:
-            self._cancel()
-
-    def give_up(self, reason: str, cause: BaseException | None) -> None:
-        """Stop all children, and fail then."""
-        if self.outcome.give_up(reason, cause):
-            failures = tuple(self.outcome.failures)
-            self.life.publish(events.SupervisorGaveUp, reason, failures)
-        self._begin_stop()
-
-    def _begin_stop(self) -> None:
-        if self.stopping:
-            return
-        self.stopping = True
-        self.life.publish(events.SupervisorStopping)
-        running: list[Record] = []
-        for record in self.records.values():
-            if record.runs:
-                record.to_stop = True
-                running.append(record)
-            else:
-                if not record.state.ended:
-                    self.deadlines.clear(record)
-                    record.enter(State.STOPPED)
-                self._retire(record)
-        for record in running:
-            if not record.busy_dependents:
-                self.tell_to_stop(record)
-        if not self.running:
-            self.finish()
+            cancel_all(self)
 
     def finish(self) -> None:
         """Nobody is left: end what attends to the children."""
         self._nursery.cancel_scope.cancel()
-
-    def tell_to_stop(self, record: Record) -> None:
-        """Give a child that runs its time to stop, or less when it was told already."""
-        if not record.runs:
-            return
-        now = trio.current_time()
-        within = max(0.0, min(record.stop_within, self.life.deadline - now))
-        when = now + within + self.spec.overdue_after
-        ignored = record.readiness is not None and record.readiness.timed_out
-        if record.state is State.STOPPING or ignored:
-            when = min(when, record.due)
-        record.ending = self.stopping
-        if record.state is not State.STOPPING:
-            was_ready = record.state is State.RUNNING
-            ran = record.enter(State.STOPPING)
-            if was_ready:
-                record.was_ready_for(ran)
-            record.publish(events.ServiceStopping, within)
-        record.request_stop(within)
-        if not record.overdue:
-            self.deadlines.set(record, when)
-
-    def _cancel(self) -> None:
-        """Cancel every child that is still there, at once and all together."""
-        if self._cancelled:
-            return
-        self._cancelled = True
-        self._begin_stop()
-        for record in self.records.values():
-            if record.runs:
-                self.tell_to_stop(record)
-                record.cancel()
-                when = trio.current_time() + self.spec.overdue_after
-                if when < record.due and not record.overdue:
-                    self.deadlines.set(record, when)
-
-    def _report_overdue(self, record: Record) -> None:
-        """Publish a child that ignores its cancellation, and go on without it.
-
-        Of a supervisor, those below it that are at fault are published by itself.
-        """
-        record.overdue = True
-        self.release(record)
-        if any(not below.state.ended for below in record.children.values()):
-            return
-        overdue = max(trio.current_time() - record.deadline, self.spec.overdue_after)
-        stack = stack_of(record.task) if record.task is not None else ""
-        if self.stopping:
-            self.outcome.overdue(StopOverdue(record.name, overdue, stack))
-        record.publish(events.ServiceOverdue, overdue, stack)
 
 
 @trio.lowlevel.disable_ki_protection

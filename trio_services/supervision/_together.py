@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..lifecycle import State
 from ._record import Record, Then
+from ._stopping import tell_to_stop
 
 if TYPE_CHECKING:
     from ._supervision import Supervision
@@ -80,7 +81,7 @@ def take_down(supervision: Supervision, cause: Record) -> None:
                 supervision.wait_again(other)
     for other in running:
         if not other.busy_dependents:
-            supervision.tell_to_stop(other)
+            tell_to_stop(supervision, other)
 
 
 def _restarted_with(supervision: Supervision, cause: Record) -> Sequence[Record]:

@@ -9,12 +9,13 @@ import trio
 
 from ..lifecycle import (
     Bus,
+    HostInjector,
     Lifetime,
     State,
     enter_service,
     events,
     graceful,
-    leaves_of,
+    single_errors_as_themselves,
     summarize,
     surrounding_service,
 )
@@ -42,9 +43,11 @@ class Tree(Control):
         *,
         open_ended: bool,
         attendants: Collection[str] = (),
+        injector: HostInjector | None = None,
     ) -> None:
         check_budget(spec.name, spec.worst_stop, stop_within)
         life = Lifetime(spec.name, bus)
+        life.injector = injector  # as all below it have it
         super().__init__(
             Supervision(spec, life, open_ended=open_ended, attendants=attendants), stop_within
         )
@@ -88,7 +91,7 @@ class Tree(Control):
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None, None]:
         """Run it inside this block; see `open_supervisor`."""
-        try:
+        with single_errors_as_themselves():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._heed)
                 nursery.start_soon(self._run, name=self.life.name)
@@ -97,19 +100,6 @@ class Tree(Control):
                     yield
                 finally:
                     self.request_stop()
-        except BaseExceptionGroup as group:
-            # That there is a nursery is nobody's business: a single error comes out as itself.
-            error, *others = [
-                part for part in group.exceptions if any(True for _ in leaves_of(part))
-            ] or group.exceptions
-            if others:
-                raise
-            context = error.__context__
-            try:
-                raise error
-            finally:
-                error.__context__ = context  # and not the group
-                del error
 
     @trio.lowlevel.enable_ki_protection
     async def _run(self) -> None:

@@ -18,7 +18,9 @@ from ..lifecycle import current_service, events
 from ..queues import current_job
 
 if TYPE_CHECKING:
-    from loguru import Message, Record
+    from loguru import Logger as Logger, Message, Record
+else:
+    Logger = type(logger)  # by which it can be asked for; loguru has the name for checkers only
 
 LEVELS = ("trace", "debug", "info", "success", "warning", "error", "critical")
 
@@ -160,6 +162,11 @@ def _traceback(record: Record) -> list[str]:
         frames = frames.tb_next
     text = "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
     return text.rstrip().split("\n")
+
+
+def service_logger() -> Logger:
+    """The logger of the service that the calling task belongs to."""
+    return logger.bind(service=current_service().name)
 
 
 def log_critical(text: str) -> None:

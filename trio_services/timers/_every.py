@@ -30,10 +30,11 @@ class every:  # noqa: N801 -- reads as an adverb: `async for tick in every(5.0):
         start: seconds from the first `async for` to the first tick; ≥ 0. Default: at once.
         jitter: each tick is delayed by up to this many seconds at random, without shifting the
             grid; 0 ≤ jitter < period.
-        missed: what becomes of beats that pass while the loop's body runs. ``"once"``: one tick
-            for all of them, at once, and the one after is back on the grid. ``"all"``: each comes,
-            one right after the other, until none is behind. ``"skip"``: none of them comes, only
-            the next on the grid.
+        missed: what becomes of beats that pass while the loop's body runs, or the event loop is
+            blocked. ``"once"``: one tick for all of them, at once, and the one after is back on the
+            grid. ``"all"``: each comes, one right after the other, until none is behind.
+            ``"skip"``: none of them comes, only the next on the grid; one that is late by less than
+            a period has not been missed.
 
     Attributes:
         due: when the tick is due that is waited for, or came last, in seconds on Trio's clock;
@@ -67,17 +68,34 @@ class every:  # noqa: N801 -- reads as an adverb: `async for tick in every(5.0):
         return self
 
     async def __anext__(self) -> Tick:
-        number = max(self._next, self._first_wanted())
-        self.due = scheduled = self._origin + number * self.period
-        delay = random.uniform(0, self.jitter) if self.jitter else 0.0
-        if not await wait_until(scheduled + delay, self._service):
-            raise StopAsyncIteration
+        now = trio.current_time()
+        number = max(self._next, self._first_wanted(now))
+        while True:
+            self.due = scheduled = self._origin + number * self.period
+            delay = random.uniform(0, self.jitter) if self.jitter else 0.0
+            if not await wait_until(scheduled + delay, self._service):
+                raise StopAsyncIteration
+            now = trio.current_time()
+            # More than this one have passed if the event loop was blocked.
+            passed = self._passed(now - delay)
+            if passed <= number or self.missed == "all":
+                break
+            if self.missed == "once":
+                number = passed
+                self.due = scheduled = self._origin + number * self.period
+                break
+            number = self._first_wanted(now)
         self._next = number + 1
-        return Tick(number, scheduled, max(0.0, trio.current_time() - scheduled))
+        return Tick(number, scheduled, max(0.0, now - scheduled))
 
-    def _first_wanted(self) -> int:
+    def _first_wanted(self, now: float) -> int:
         """The first beat that is not to be left out for having passed."""
         if self.missed == "all":
             return 0
-        beats = (trio.current_time() - self._origin) / self.period
-        return math.floor(beats + _HAIR) if self.missed == "once" else math.ceil(beats - _HAIR)
+        if self.missed == "once":
+            return self._passed(now)
+        return math.ceil((now - self._origin) / self.period - _HAIR)
+
+    def _passed(self, now: float) -> int:
+        """The last beat that has passed."""
+        return math.floor((now - self._origin) / self.period + _HAIR)

@@ -95,6 +95,14 @@ async def deliver_with(parcel: str, options: ReportOptions, parcels: WorkQueue[s
     pass
 
 
+def city_of(parcel: str) -> str:
+    return parcel.partition(" ")[0]
+
+
+def pack(parcels: list[str]) -> None:
+    pass
+
+
 async def bury(parcel: str, error: Exception) -> None:
     pass
 
