@@ -34,7 +34,7 @@ async def raw(lateness: list[float]) -> None:
 
 
 async def ours(lateness: list[float]) -> None:
-    async def call() -> None:
+    async def call() -> None:  # noqa: ASYNC124
         job = current_job.get()
         assert job is not None
         lateness.append(trio.current_time() - job.item.scheduled)

@@ -30,7 +30,7 @@ async def price(order: tuple[str, int]) -> None:
     await priced.put((fruit, PRICES[fruit] * count))
 
 
-async def store(batch: list[tuple[str, int]]) -> None:
+async def store(batch: list[tuple[str, int]]) -> None:  # noqa: ASYNC124
     """Store many orders at once."""
     print(f"{len(batch)} orders stored: {sum(cost for _, cost in batch)} euros")
 

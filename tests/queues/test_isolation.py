@@ -34,7 +34,7 @@ TWICE = Retry(2, Backoff(initial=0))
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(20):  # noqa: ASYNC912
         while not condition():  # noqa: ASYNC110 -- of files and other processes
             await trio.sleep(0.005)
 

@@ -205,7 +205,7 @@ async def test_queue_that_is_never_empty_lets_others_have_their_turns(
     jobs_between: list[int] = []
     jobs = 0
 
-    async def never_wait(item: int | list[int]) -> None:
+    async def never_wait(item: int | list[int]) -> None:  # noqa: ASYNC124
         nonlocal jobs
         jobs += 1
         for _ in range(len(item) if isinstance(item, list) else 1):

@@ -32,7 +32,7 @@ async def test_full_queue_that_drops_the_oldest_keeps_the_newest() -> None:
     assert taken(queue) == [2, 3, 4]
 
 
-async def test_full_queue_that_drops_the_newest_keeps_the_oldest() -> None:
+async def test_full_queue_that_drops_the_newest_keeps_the_oldest() -> None:  # noqa: ASYNC124
     queue = WorkQueue[int]("numbers", capacity=3, when_full="drop_newest")
     for item in range(5):
         queue.put_nowait(item)

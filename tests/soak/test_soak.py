@@ -214,7 +214,7 @@ async def test_a_million_items_go_through_three_stages_and_a_stop_in_the_middle(
         await produce(before_stop, 0, 400_000)
         before_stop.queues[2].pause()
         middle = 400_000
-        with trio.move_on_after(10):
+        with trio.move_on_after(10):  # noqa: ASYNC912
             for middle in range(400_000, total):
                 await before_stop.queues[0].put(middle)
     before_stop.check_books()

@@ -118,11 +118,11 @@ def test_limit_out_of_range_is_refused(count: int, per: float) -> None:
 
 
 def test_async_generator_is_no_service() -> None:
-    async def numbers() -> AsyncGenerator[int]:
+    async def numbers() -> AsyncGenerator[int]:  # noqa: ASYNC124, ASYNC900
         yield 1
 
     class Numbers(Service):
-        async def run(self) -> AsyncGenerator[int]:  # type: ignore[override]
+        async def run(self) -> AsyncGenerator[int]:  # type: ignore[override]  # noqa: ASYNC900
             yield 1
 
     for service in (numbers, Numbers(), Numbers):

@@ -375,7 +375,7 @@ async def test_async_factory_is_told(autojump_clock: MockClock) -> None:
         async def run(self) -> None:
             await trio.sleep_forever()
 
-    async def make() -> Service:
+    async def make() -> Service:  # noqa: ASYNC124
         return Idle()
 
     with pytest.raises(RestartLimitExceeded, match="a factory is a plain function"):

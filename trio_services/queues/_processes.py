@@ -108,7 +108,7 @@ class Processes:
         try:
             _raise_failure(answer)
         except BaseException:
-            await process.kill()
+            await process.kill()  # noqa: ASYNC102 -- shielded in itself
             raise
         self._idle.append(process)
 
@@ -139,7 +139,7 @@ class _Process:
         try:
             await started._requests.send_all(frame((sys.path, program)))
         except BaseException:
-            await started.kill()
+            await started.kill()  # noqa: ASYNC102 -- shielded in itself
             raise
         return started
 
@@ -158,10 +158,10 @@ class _Process:
             (length,) = LENGTH.unpack(await self._receive(LENGTH.size))
             return await self._receive(length)
         except trio.BrokenResourceError:
-            await self.kill()
+            await self.kill()  # noqa: ASYNC120 -- shielded in itself
             raise WorkerProcessDied(await self._process.wait()) from None
         except BaseException:
-            await self.kill()
+            await self.kill()  # noqa: ASYNC102 -- shielded in itself
             raise
 
     async def _receive(self, length: int) -> bytes:
@@ -183,7 +183,7 @@ class _Process:
             with trio.move_on_after(_SECONDS_TO_END):
                 await self._process.wait()
         finally:
-            await self.kill()
+            await self.kill()  # noqa: ASYNC102 -- shielded in itself
 
     async def kill(self) -> None:
         """End it now; not cancelled, because it takes no time."""

@@ -51,8 +51,8 @@ def _call(data: bytes) -> tuple[BaseException, str] | None:
         function: Callable[[object], object]
         function, item = pickle.loads(data)
         function(item)
-    except BaseException as error:  # noqa: BLE001 -- all of it is the parent's to judge
-        return error, traceback.format_exc()
+    except BaseException as error:  # noqa: BLE001, ASYNC103 -- all of it is the parent's to judge
+        return error, traceback.format_exc()  # noqa: ASYNC104
     return None
 
 

@@ -124,7 +124,7 @@ class Workers(Service, Generic[T]):
         finally:
             if on_left is not None and service.ends_for_good:
                 with graceful():
-                    await self._offer_left(pool.interrupted, on_left)
+                    await self._offer_left(pool.interrupted, on_left)  # noqa: ASYNC102 -- the region is the shield
         for queue in self.feeds:
             queue.fed(service.name)
 
