@@ -19,8 +19,9 @@ NAMES = {
     "Backoff", "Batch", "Breaker", "BreakerOpen", "BulkheadFull", "Child", "ConfigError",
     "Container", "Discard", "DisposalTimeout", "HOST", "Health", "Host", "HostSettings",
     "InjectionError", "JOB", "Limit", "PlanError", "QueueClosed", "QueueFull", "Rate",
-    "RestartLimitExceeded", "Retry", "RetryLater", "SERVICE", "Schedule", "Service",
-    "ServicesError", "StartFailed", "StartTimeout", "StopFailed", "StopOverdue", "Supervisor",
+    "RestartLimitExceeded", "Retry", "RetryLater", "SERVICE", "Schedule", "Secret",
+    "Service", "ServicesError", "StartFailed", "StartTimeout", "StopFailed", "StopOverdue",
+    "Supervisor",
     "Tick", "TimedOut", "UnknownService", "WorkQueue", "WorkerProcessDied", "Workers", "at",
     "current_service", "events", "every", "graceful", "open_host", "open_supervisor", "run",
     "serve", "service",
@@ -86,7 +87,10 @@ def test_services_are_run_without_the_parts_of_the_command() -> None:
 def test_public_name_is_there_and_comes_from_its_room(name: str) -> None:
     assert name in dir(trio_services)
     value = getattr(trio_services, name)
-    rooms = ("di", "errors", "host", "lifecycle", "queues", "resilience", "supervision", "timers")
+    rooms = (
+        "di", "errors", "host", "lifecycle", "queues", "resilience", "secrets", "supervision",
+        "timers",
+    )  # fmt: skip
     homes = [import_module(f"trio_services.{room}") for room in rooms]
     if name in ("Service", "service"):
         assert callable(value)

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         Rate as Rate,
         Retry as Retry,
     )
+    from .secrets import Secret as Secret
     from .services import Service as Service, service as service
     from .supervision import (
         Child as Child,
@@ -99,6 +100,7 @@ __all__ = [
     "Retry",
     "RetryLater",
     "Schedule",
+    "Secret",
     "Service",
     "ServicesError",
     "StartFailed",
@@ -150,6 +152,7 @@ _ROOMS = {
     "lifecycle": ("Health", "current_service", "events", "graceful"),
     "queues": ("Batch", "Discard", "RetryLater", "Schedule", "WorkQueue", "Workers"),
     "resilience": ("Backoff", "Breaker", "Rate", "Retry"),
+    "secrets": ("Secret",),
     "services": ("Service", "service"),
     "supervision": ("Child", "Limit", "Supervisor", "open_supervisor"),
     "timers": ("Tick", "at", "every"),

@@ -8,7 +8,6 @@ anything else than the code does; what this file does not know how to tell stops
 from __future__ import annotations
 
 import inspect
-import types
 from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -21,6 +20,15 @@ from sphinx.util.docutils import SphinxDirective
 
 from trio_services import Supervisor
 from trio_services.config import format_duration
+from trio_services.config._constraints import (
+    Bound,
+    is_cron,
+    is_database_url,
+    is_name,
+    is_package,
+    is_timezone,
+    rules_of,
+)
 from trio_services.config._durations import Seconds
 from trio_services.config._schema import CHILDREN, ChildTable, Options, Tables
 from trio_services.config._secret import SecretText
@@ -28,12 +36,11 @@ from trio_services.config._types import described, is_mapping, optional
 
 _SHARED = "services, workers and schedules"
 _RULES = {
-    "above_zero": "more than 0",
-    "is_cron": "a cron expression",
-    "is_database_url": "the URL of a database, without a password",
-    "is_name": "a name",
-    "is_package": "names of packages",
-    "is_timezone": "a name of the IANA data base",
+    is_cron: "a cron expression",
+    is_database_url: "the URL of a database, without a password",
+    is_name: "a name",
+    is_package: "names of packages",
+    is_timezone: "a name of the IANA data base",
 }
 
 
@@ -103,7 +110,7 @@ def _keys(table: type, *, own_only: bool) -> Iterator[str]:
             f"``{field.name}``",
             _value(field, annotations[field.name]),
             _default(field, annotations[field.name], table),
-            field.metadata["help"],
+            _literals(field.metadata["help"]),
         )
     yield ""
 
@@ -149,22 +156,17 @@ def _literals(text: str) -> str:
 
 def _rules(validator: Any) -> Iterator[str]:
     """The range that a validator allows, in words."""
-    if validator is None:
-        return
-    parts = getattr(validator, "_validators", None)  # what attrs makes of several
-    if parts is not None:
-        for part in parts:
-            yield from _rules(part)
-        return
-    bounds = inspect.getclosurevars(validator).nonlocals
-    if isinstance(validator, types.FunctionType) and validator.__name__ in _RULES:
-        yield _RULES[validator.__name__]
-    elif "least" in bounds:
-        yield f"at least {bounds['least']:,}"
-    elif "most" in bounds:
-        yield f"at most {bounds['most']:,}"
-    else:
-        raise ExtensionError(f"the reference cannot tell what {validator!r} allows")
+    for rule in rules_of(validator):
+        if rule in _RULES:
+            yield _RULES[rule]
+        elif not isinstance(rule, Bound):
+            raise ExtensionError(f"the reference cannot tell what {rule!r} allows")
+        elif rule.least is not None:
+            yield f"at least {rule.least:,}"
+        elif rule.above is not None:
+            yield f"more than {rule.above:,}"
+        else:
+            yield f"at most {rule.most:,}"
 
 
 def _default(field: attrs.Attribute[Any], annotation: Any, table: type) -> str:

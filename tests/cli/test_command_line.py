@@ -23,7 +23,18 @@ def exit_status(*arguments: str) -> object:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["version"], ["run", "--help"], ["check", "--help"], ["bogus"], []]
+    "arguments",
+    [
+        ["--help"],
+        ["version"],
+        ["run", "--help"],
+        ["check", "--help"],
+        ["graph", "--help"],
+        ["config", "--help"],
+        ["config", "schema", "--help"],
+        ["bogus"],
+        [],
+    ],
 )
 def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
     program = (
@@ -66,6 +77,11 @@ def test_help_lists_the_commands(option: str, capsys: pytest.CaptureFixture[str]
         (["run", "a.toml", "--sett", "b=c"], "trio-services run", "--sett"),
         (["run", "a.toml", "--set"], "trio-services", "--set"),
         (["version", "5"], "trio-services version", "5"),
+        (["graph"], "trio-services graph", "'CONFIG'"),
+        (["graph", "a.toml", "--format", "svg"], "trio-services graph", "'svg'"),
+        (["config"], "trio-services config", "command"),
+        (["config", "shema"], "trio-services config", "'shema'"),
+        (["config", "schema", "5"], "trio-services config schema", "5"),
     ],
 )
 def test_bad_usage_is_one_line_and_status_2(
@@ -99,7 +115,7 @@ def test_bad_usage_is_one_line_and_status_2(
         ),
     ],
 )
-@pytest.mark.parametrize("command", ["run", "check"])
+@pytest.mark.parametrize("command", ["run", "check", "graph"])
 def test_bad_file_or_override_is_one_line_and_status_2(
     folder: Path,
     command: str,
@@ -170,6 +186,34 @@ def test_check_prints_what_there_is_as_json(
         "database": None,
         "stop": {"worst": 10.0, "within": 10.0},
     }
+
+
+def test_check_explains_every_value(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status("check", "config.toml", "--explain", "--set", "log.level=debug") == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "config.toml is sound: clock"
+    told = {line.partition("#")[0].strip(): line.partition("#")[2].strip() for line in lines}
+    assert told['host.name = "clock"'] == "config.toml:2"
+    assert told['log.level = "debug"'] == "--set log.level"
+    assert told['host.max_restarts.per = "1m"'] == "default"
+
+
+def test_check_explains_every_value_as_json(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_status("check", "config.toml", "--explain", "--json") == 0
+
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["ok"] is True
+    assert {"key": "queues.jobs.capacity", "value": 5, "origin": "config.toml:7"} in printed[
+        "values"
+    ]
+
+
+def test_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status("config", "schema") == 0
+    assert json.loads(capsys.readouterr().out)["properties"].keys() >= {"host", "services"}
 
 
 def test_check_takes_overrides_from_the_environment(

@@ -432,6 +432,25 @@ CASES = [
         ),
     ),
     Case(
+        "live options in a process",
+        changed(
+            '"depot.code:deliver"\ncount = 2',
+            '"depot.code:crunch"\nisolation = "process"\noptions = { pause = 1 }',
+        ),
+        (
+            ":workers.deliver.handler: depot.code:crunch asks for Live options, and another "
+            "process would not hear of their changes; ask for the options themselves"
+        ),
+    ),
+    Case(
+        "live options without a class",
+        service('use = "depot.code:listen"\noptions = {}'),
+        (
+            ":services.extra.use: depot.code:listen has to annotate its `options` with an attrs "
+            "class or a dataclass"
+        ),
+    ),
+    Case(
         "a rate of nothing",
         changed("count = 2", "rate = { count = 0 }"),
         ":workers.deliver.rate.count: 0 is too small; expected at least 1",

@@ -41,12 +41,10 @@ def test_database_of_elsewhere_is_no_service_and_is_not_waited_for(built: Build)
     assert application.tree.graph["sort"] == ("deliver",)
 
 
-def test_url_comes_from_the_environment_and_is_not_shown(
-    built: Build, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DEPOT_URL", "postgresql://ann:secret@host/depot")
+def test_url_comes_from_the_environment_and_is_not_shown(built: Build) -> None:
+    environment = {"DEPOT_URL": "postgresql://ann:secret@host/depot"}
 
-    application = built(with_database('{ env = "DEPOT_URL" }'))
+    application = built(with_database('{ env = "DEPOT_URL" }'), environment=environment)
 
     assert application.database is not None
     assert application.database.url == "postgresql://ann:secret@host/depot"

@@ -15,6 +15,7 @@ import pytest
 
 from trio_services.config import Seconds
 from trio_services.config._overrides import Given
+from trio_services.config._secrets import Secrets
 from trio_services.config._structure import StructureError, strict_converter, structure
 
 
@@ -77,7 +78,8 @@ class Lost:
 
 
 def fit(value: object, target: Any) -> Any:
-    return structure(strict_converter(Path("/base")), value, target, ("key",))
+    secrets = Secrets(Path("/base"), {})
+    return structure(strict_converter(Path("/base"), secrets), value, target, ("key",))
 
 
 def misfits(value: object, target: Any) -> list[tuple[object, ...]]:

@@ -127,7 +127,50 @@ LINES = [
         "INFO",
         "queue orders: accepted 3 = done 3",
     ),
+    (
+        events.ConfigurationReloaded(
+            "app/a", added=("b",), removed=(), restarted=("c", "d"), adjusted=(), at=0.0
+        ),
+        "INFO",
+        "configuration reloaded: added b, restarted c and d",
+    ),
+    (
+        events.ConfigurationReloaded(
+            "app/a", added=(), removed=(), restarted=(), adjusted=(), at=0.0
+        ),
+        "INFO",
+        "configuration reloaded: no service is concerned",
+    ),
+    (
+        events.ConfigurationRejected("app/a", ("x.toml: it is empty",), at=0.0),
+        "ERROR",
+        "configuration unchanged: x.toml: it is empty",
+    ),
+    (
+        events.ConfigurationRolledBack("app/a", "a was not ready", restored=True, at=0.0),
+        "ERROR",
+        "configuration rolled back: a was not ready",
+    ),
 ]
+
+
+def test_each_problem_of_a_configuration_is_a_line() -> None:
+    stream = logging()
+
+    EventLog()(events.ConfigurationRejected("app", ("x.toml:a: 1", "x.toml:b: 2"), at=0.0))
+
+    assert [line.partition("unchanged: ")[2] for line in lines_of(stream)] == [
+        "x.toml:a: 1",
+        "x.toml:b: 2",
+    ]
+
+
+def test_rollback_to_what_is_not_ready_either_is_critical() -> None:
+    stream = logging()
+
+    EventLog()(events.ConfigurationRolledBack("app", "no", restored=False, at=0.0))
+
+    assert "CRITICAL" in lines_of(stream)[-1]
 
 
 @pytest.mark.parametrize(

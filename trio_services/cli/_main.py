@@ -12,8 +12,9 @@ from typing import NoReturn
 import click
 
 from .._version import __version__
+from ._config import config
 from ._database import db
-from ._run import check, run
+from ._run import check, graph, run
 
 BAD_USAGE = 2
 """The exit status for bad usage and for a bad configuration."""
@@ -36,6 +37,8 @@ def version() -> None:
 
 cli.add_command(run)
 cli.add_command(check)
+cli.add_command(graph)
+cli.add_command(config)
 cli.add_command(db)
 
 

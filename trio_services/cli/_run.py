@@ -1,8 +1,9 @@
-"""`run` and `check`: what begins with a configuration file."""
+"""`run`, `check` and `graph`: what begins with a configuration file."""
 
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., object])
 
 _BAD_CONFIGURATION = 2
+_WIDEST = 60  # characters of a value, for what follows to be in a column
 
 
 def _configured(command: F) -> F:
@@ -39,27 +41,37 @@ def _configured(command: F) -> F:
 def run(config: Path, overrides: tuple[str, ...]) -> int:
     """Run the application that the file CONFIG describes.
 
-    SIGINT or SIGTERM stops it in order; a second one at once.
+    SIGINT or SIGTERM stops it in order; a second one at once. SIGHUP applies the file anew, as a
+    change of it does by itself.
     """
+    from ..config import reloading
     from ..errors import ConfigError
     from ..host import HostSettings, run
 
     try:
-        _, application = _read(config, overrides)
+        configuration, application = _read(config, overrides)
     except ConfigError as error:
         return _refuse(error.problems)
     settings = HostSettings(stop_within=application.stop_within, log=application.log)
-    return run(application.tree, config=settings, companions=_companions(application))
+    if hasattr(signal, "SIGHUP"):  # which is heeded while the services run; else it would kill
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    reload = reloading(configuration, application, partial(_load, config, overrides))
+    companions = [*_companions(application), reload]
+    return run(application.tree, config=settings, companions=companions)
 
 
 @click.command()
 @_configured
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
-def check(config: Path, overrides: tuple[str, ...], *, as_json: bool) -> int:
+@click.option("--explain", "explained", is_flag=True, help="Print every value, and its origin.")
+def check(config: Path, overrides: tuple[str, ...], *, as_json: bool, explained: bool) -> int:
     """Do all that `run CONFIG` does, short of starting anything.
 
     The code that the file names is imported, and handlers that are classes are made.
     """
+    import attrs
+
+    from ..config import explain
     from ..errors import ConfigError
     from ._summary import as_dict, as_text
 
@@ -70,7 +82,42 @@ def check(config: Path, overrides: tuple[str, ...], *, as_json: bool) -> int:
             click.echo(json.dumps({"ok": False, "problems": error.problems}, ensure_ascii=False))
         return _refuse(error.problems)
     summary = as_dict(configuration, application)
-    click.echo(json.dumps(summary, ensure_ascii=False) if as_json else as_text(summary))
+    values = explain(configuration, application) if explained else []
+    if as_json:
+        more = {"values": [attrs.asdict(value) for value in values]} if explained else {}
+        click.echo(json.dumps({**summary, **more}, ensure_ascii=False))
+        return 0
+    click.echo(as_text(summary))
+    if values:
+        width = min(max(len(value.line) for value in values), _WIDEST)
+        click.echo("\n".join(["", *(f"{v.line:<{width}}  # {v.origin}" for v in values)]))
+    return 0
+
+
+@click.command()
+@_configured
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "dot", "mermaid"]),
+    default="text",
+    help="For people, for Graphviz, or for Mermaid. Default: text.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def graph(config: Path, overrides: tuple[str, ...], *, form: str, as_json: bool) -> int:
+    """Draw what runs, what it is responsible for, and the queues between.
+
+    The code that the file CONFIG names is imported, as for `check`.
+    """
+    from ..errors import ConfigError
+    from . import _graph
+
+    try:
+        drawn = _graph.graph_of(*_read(config, overrides))
+    except ConfigError as error:
+        return _refuse(error.problems)
+    forms = {"text": _graph.as_text, "dot": _graph.as_dot, "mermaid": _graph.as_mermaid}
+    click.echo((_graph.as_json if as_json else forms[form])(drawn))
     return 0
 
 
@@ -80,11 +127,16 @@ def _read(path: Path, overrides: tuple[str, ...]) -> tuple[Configuration, Applic
     Raises:
         ConfigError: with everything that is wrong.
     """
-    from ..config import build, load
+    from ..config import build
 
-    address = partial(_address, path)
-    configuration = load(path, overrides=overrides, checks={"admin.bind": address})
+    configuration = _load(path, overrides)
     return configuration, build(configuration)
+
+
+def _load(path: Path, overrides: tuple[str, ...]) -> Configuration:
+    from ..config import load
+
+    return load(path, overrides=overrides, checks={"admin.bind": partial(_address, path)})
 
 
 def _refuse(problems: tuple[str, ...]) -> int:

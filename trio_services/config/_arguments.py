@@ -13,6 +13,7 @@ from cattrs import Converter
 
 from ..queues import WorkQueue
 from ._code import CodeError
+from ._live import Live
 from ._problems import KeyPath, Problem, quoted, suggestion
 from ._schema import CodeReference, Options
 from ._structure import StructureError, structure
@@ -30,12 +31,18 @@ class Supplies:
         options: its `options`; None where it has none.
         queues: all queues, by name.
         converter: from `strict_converter`.
+
+    Attributes:
+        made: the options, for each piece of code that asked for them.
+        live: for each of these, what holds them where they may change; else None.
     """
 
     key: KeyPath
     options: Options | None
     queues: Mapping[str, WorkQueue[Any]]
     converter: Converter
+    made: list[object] = attrs.field(factory=list[object], init=False)
+    live: list[Live[Any] | None] = attrs.field(factory=list["Live[Any] | None"], init=False)
     _asked: bool = attrs.field(default=False, init=False)
 
     def arguments(
@@ -107,10 +114,17 @@ class Supplies:
         raise CodeError(f"asks for `{written}`, which no configuration can give; {remedy}")
 
     def _structured(self, annotation: Any) -> object:
+        is_live = get_origin(annotation) is Live
+        if is_live:
+            (annotation,) = get_args(annotation)
         if not is_class(annotation):
             raise CodeError("has to annotate its `options` with an attrs class or a dataclass")
         options = Options({}) if self.options is None else self.options
-        return structure(self.converter, options, annotation, (*self.key, _OPTIONS))
+        made: object = structure(self.converter, options, annotation, (*self.key, _OPTIONS))
+        live = Live(made) if is_live else None
+        self.made.append(made)
+        self.live.append(live)
+        return live or made
 
 
 def _parameters(code: Any, leading: int) -> Iterator[tuple[Parameter, object]]:

@@ -8,8 +8,7 @@ raised together.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from cattrs import Converter
 from ..errors import ConfigError, EmbeddedUnavailable, PlanError
 from ..queues import Batch, Schedule, Workers, WorkQueue
 from ..resilience import Backoff, Breaker, Rate, Retry
+from ..secrets import Secret
 from ..services import AnyService, Service
 from ..supervision import Child, Limit, Supervisor, check_budget
 from ..telemetry import LogSettings
@@ -36,7 +36,8 @@ from ._code import (
     told,
 )
 from ._database import NAME as DATABASE, Database, find_database
-from ._problems import KeyPath, Problem
+from ._live import Live
+from ._problems import KeyPath, MisfitError, Problem
 from ._schema import (
     AnyChildTable,
     BackoffTable,
@@ -49,6 +50,7 @@ from ._schema import (
     Tables,
     WorkersTable,
 )
+from ._secrets import Place, Secrets
 from ._structure import StructureError, strict_converter
 
 if TYPE_CHECKING:
@@ -58,6 +60,26 @@ _DATABASE_START = 300.0  # seconds: the first start after a crash may have much 
 _DATABASE_STOP = 5.0  # seconds, of which it needs a tenth of one
 
 AsyncFunction = Callable[..., Awaitable[object]]
+
+
+@attrs.frozen
+class Part:
+    """A service, pool of workers or schedule of an application.
+
+    Args:
+        table: what the configuration says of it.
+        child: what is run.
+        options: what its code gets as `options`; several where the table names several pieces of
+            code that ask for them.
+        live: for each of these, what holds them where they may change; else None.
+        secrets: those among its options, by where they were.
+    """
+
+    table: AnyChildTable
+    child: Child
+    options: Sequence[object] = attrs.field(repr=False)
+    live: Sequence[Live[Any] | None] = attrs.field(repr=False)
+    secrets: Mapping[Place, Secret]
 
 
 @attrs.frozen
@@ -72,6 +94,8 @@ class Application:
         admin: where the admin server listens; None for nowhere.
         database: where the data is; None if there is none.
         source: the file that all this comes from.
+        tables: what the configuration says.
+        parts: the services, pools of workers and schedules, by name.
     """
 
     tree: Supervisor
@@ -81,29 +105,40 @@ class Application:
     admin: str | None
     database: Database | None
     source: Path
+    tables: Tables = attrs.field(repr=False)
+    parts: Mapping[str, Part] = attrs.field(repr=False)
 
 
-def build(configuration: Configuration) -> Application:
+def build(configuration: Configuration, *, running: Application | None = None) -> Application:
     """Import the code that a configuration names, and make an application of it.
 
     Handlers that are classes are made here, once; services are made at each of their starts.
+
+    Args:
+        configuration: what to make.
+        running: the application that it is to take the place of in this process. Its queues are
+            kept, and its parts of which nothing has changed; no further code is imported.
 
     Raises:
         ConfigError: with everything that is wrong.
     """
     tables = configuration.tables
-    builder = _Builder(tables, configuration.source.absolute().parent)
+    folder = configuration.source.absolute().parent
+    builder = _Builder(tables, folder, Secrets(folder, configuration.environment), running)
     database = None
     lines: list[str] = []
     try:
         purpose = f"application {tables.host.name}"
-        if (database := find_database(configuration, os.environ, purpose)) and database.server:
-            builder.serve(database.server)
+        database = find_database(configuration, configuration.environment, purpose)
+        if database is not None and database.server is not None:
+            builder.serve(database.server, verify=running is None)
     except ConfigError as error:
         lines += error.problems
-    children = [builder.child(key, table) for key, table in tables.children.items()]
-    tree = builder.tree(children)
-    lines += [configuration.origins.line(problem) for problem in builder.problems]
+    parts = [builder.part(key, table) for key, table in tables.children.items()]
+    tree = builder.tree([part.child for part in parts])
+    lines += [
+        configuration.origins.line(builder.secrets.redact(problem)) for problem in builder.problems
+    ]
     if tree is None or lines:
         raise ConfigError(list(dict.fromkeys(lines)))  # a handler and its on_dead share options
     return Application(
@@ -116,29 +151,39 @@ def build(configuration: Configuration) -> Application:
         admin=tables.admin.bind if tables.admin else None,
         database=database,
         source=configuration.source,
+        tables=tables,
+        parts={part.child.name: part for part in parts},
     )
 
 
 class _Builder:
     """Makes the parts of an application, and collects what is wrong with them."""
 
-    def __init__(self, tables: Tables, folder: Path) -> None:
+    def __init__(
+        self, tables: Tables, folder: Path, secrets: Secrets, running: Application | None
+    ) -> None:
+        self.secrets = secrets
         self.host = tables.host
         self.queues: dict[str, WorkQueue[Any]] = {
             name: WorkQueue(name, capacity=table.capacity, when_full=table.when_full)
             for name, table in tables.queues.items()
         }
+        self._known: Mapping[str, Part] = {}
+        if running is not None:
+            self._known = running.parts
+            self.queues |= {n: q for n, q in running.queues.items() if n in self.queues}
         self.problems: list[Problem] = []
         self._server: EmbeddedServer | None = None
-        self._importer = Importer(self.host.imports)
+        self._importer = Importer(self.host.imports, closed=running is not None)
         self._importer.search_beside(folder)
-        self._converter: Converter = strict_converter(folder)
+        self._converter: Converter = strict_converter(folder, secrets)
 
-    def serve(self, server: EmbeddedServer) -> None:
-        """Make a server a part of the tree."""
+    def serve(self, server: EmbeddedServer, *, verify: bool) -> None:
+        """Make a server a part of the tree; one that runs already is not looked at."""
         self._server = server
-        with self._collecting(DATABASE, "url"):
-            server.verify()
+        if verify:
+            with self._collecting(DATABASE, "url"):
+                server.verify()
 
     def tree(self, children: list[Child]) -> Supervisor | None:
         """The whole tree, if it can be run as written."""
@@ -151,11 +196,7 @@ class _Builder:
 
     def _with_server(self, children: list[Child]) -> list[Child]:
         if self._server is None:
-            # What comes after a database that is always there need not wait for it.
-            return [
-                attrs.evolve(child, after=[name for name in child.after if name != DATABASE])
-                for child in children
-            ]
+            return children
         server = Child(
             self._server,
             name=DATABASE,
@@ -165,9 +206,28 @@ class _Builder:
         )
         return [server, *children]
 
-    def child(self, key: KeyPath, table: AnyChildTable) -> Child:
-        """What one table says; with a placeholder for code that cannot be used."""
+    def _after(self, table: AnyChildTable) -> list[str]:
+        """Whom it comes after; a database that is always there need not be waited for."""
+        return [name for name in table.after if self._server is not None or name != DATABASE]
+
+    def part(self, key: KeyPath, table: AnyChildTable) -> Part:
+        """What one table says; the part that runs already where that says the same."""
+        known = self._known.get(str(key[1]))
+        if known is not None and known.table == table and self._are_the_same(known.secrets):
+            return known
+        self.secrets.latest = {}
         supplies = Supplies(key, table.options, self.queues, self._converter)
+        child = self._child(key, table, supplies)
+        return Part(table, child, supplies.made, supplies.live, self.secrets.latest)
+
+    def _are_the_same(self, secrets: Mapping[Place, Secret]) -> bool:
+        try:
+            return all(self.secrets.read(place) == secret for place, secret in secrets.items())
+        except MisfitError:  # which is told where it is needed
+            return False
+
+    def _child(self, key: KeyPath, table: AnyChildTable, supplies: Supplies) -> Child:
+        """What is run, with a placeholder for code that cannot be used."""
         known = len(self.problems)
         match table:
             case ServiceTable():
@@ -181,7 +241,7 @@ class _Builder:
         return Child(
             service,
             name=str(key[1]),
-            after=table.after,
+            after=self._after(table),
             restart=table.restart,
             backoff=_backoff(table.backoff),
             # That of a pool of workers is around its handler.
@@ -245,7 +305,13 @@ class _Builder:
         with self._collecting(*supplies.key, "handler"):
             code: Any = self._importer.load(table.handler)
             check_plain(code, table.handler, f'isolation = "{table.isolation}"')
-            return self._made("handler", code, table.handler, supplies, "item")
+            handler = self._made("handler", code, table.handler, supplies, "item")
+            if table.isolation == "process" and any(supplies.live):
+                raise CodeError(
+                    f"{table.handler} asks for Live options, and another process would not hear of "
+                    "their changes; ask for the options themselves"
+                )
+            return handler
         return _plain_placeholder
 
     def _key(self, table: WorkersTable, supplies: Supplies) -> Callable[[Any], Any] | None:

@@ -12,7 +12,7 @@ from cattrs import Converter, IterableValidationError
 from cattrs.errors import IterableValidationNote
 
 from ._problems import MisfitError, as_table, unknown_key
-from ._types import described
+from ._types import described, holds_secret
 
 
 def class_hook(target: Callable[..., object], converter: Converter) -> Callable[[Any, Any], object]:
@@ -22,9 +22,10 @@ def class_hook(target: Callable[..., object], converter: Converter) -> Callable[
     so that all that they have to say comes out at once, and each at its key.
     """
     fields = _fields(target)
+    secret = any(holds_secret(field.type) for field in fields.values())
 
     def structure(value: object, _: object) -> object:
-        table = as_table(value)
+        table = as_table(value, secret=secret)
         arguments: dict[str, object] = {}
         errors: list[Exception] = []
         for key, item in table.items():

@@ -35,9 +35,11 @@ class Importer:
 
     Args:
         packages: `host.imports`.
+        closed: whether it loads nothing that is not loaded already.
     """
 
     packages: tuple[str, ...]
+    closed: bool = False
     _failed: dict[str, str] = attrs.field(factory=dict[str, str], init=False)
     _left_out: bool = attrs.field(default=False, init=False)
 
@@ -79,6 +81,10 @@ class Importer:
 
     def _import(self, name: str) -> ModuleType:
         # Once only: a second attempt would run the module's code again, as far as it gets.
+        if self.closed and name not in sys.modules:
+            raise CodeError(
+                f"{name} is not loaded, and a reload loads no code; restart the process"
+            )
         if name not in self._failed:
             try:
                 return importlib.import_module(name)

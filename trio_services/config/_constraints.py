@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+import attrs
 
 from ..timers import Cron
 from ._problems import shown
@@ -14,38 +15,59 @@ from ._secret import SecretText
 EMBEDDED = "embedded:"
 """What the URL of a database of our own begins with."""
 
-_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,47}")
+NAME = re.compile(r"[a-z][a-z0-9_.-]{0,47}")
 
 
-def at_least(least: float) -> Callable[[object, object, Any], None]:
+@attrs.frozen
+class Bound:
+    """A validator of numbers in a range; None passes.
+
+    Args:
+        least: the smallest.
+        above: what they have to be larger than.
+        most: the largest.
+    """
+
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+
+    def __call__(self, instance: object, attribute: object, value: Any) -> None:
+        """Refuse a number that is out of the range.
+
+        Raises:
+            ValueError: it is.
+        """
+        if value is None:
+            return
+        if self.least is not None and not value >= self.least:
+            expected = f"too small; expected at least {_number(self.least)}"
+        elif self.above is not None and not value > self.above:
+            expected = f"too small; expected more than {_number(self.above)}"
+        elif self.most is not None and not value <= self.most:
+            expected = f"too large; expected at most {_number(self.most)}"
+        else:
+            return
+        raise ValueError(f"{_number(value)} is {expected}")
+
+
+def at_least(least: float) -> Bound:
     """A validator of numbers ≥ `least`; None passes."""
-
-    def check(instance: object, attribute: object, value: Any) -> None:
-        if value is not None and not value >= least:
-            raise ValueError(f"{_number(value)} is too small; expected at least {_number(least)}")
-
-    return check
+    return Bound(least=least)
 
 
-def at_most(most: float) -> Callable[[object, object, Any], None]:
+def at_most(most: float) -> Bound:
     """A validator of numbers ≤ `most`; None passes."""
-
-    def check(instance: object, attribute: object, value: Any) -> None:
-        if value is not None and not value <= most:
-            raise ValueError(f"{_number(value)} is too large; expected at most {_number(most)}")
-
-    return check
+    return Bound(most=most)
 
 
-def above_zero(instance: object, attribute: object, value: Any) -> None:
-    """A validator of numbers > 0; None passes."""
-    if value is not None and not value > 0:
-        raise ValueError(f"{_number(value)} is too small; expected more than 0")
+above_zero = Bound(above=0)
+"""A validator of numbers > 0; None passes."""
 
 
 def is_name(instance: object, attribute: object, value: str) -> None:
     """A validator of names."""
-    if not _NAME.fullmatch(value):
+    if not NAME.fullmatch(value):
         raise ValueError(
             f"{shown(value)} is not a name; expected a-z first, then at most 47 of a-z 0-9 _ . -"
         )
@@ -104,6 +126,14 @@ def check_database_url(text: str) -> None:
         raise ValueError(f"it is not the URL of a database; {expected}")
     if port == 0:
         raise ValueError("its address is wrong: Port out of range 1-65535")
+
+
+def rules_of(validator: Any) -> list[Any]:
+    """The single rules of a field's validator, which attrs has made one of."""
+    if validator is None:
+        return []
+    parts: list[Any] | None = getattr(validator, "_validators", None)
+    return [validator] if parts is None else [rule for part in parts for rule in rules_of(part)]
 
 
 def _number(value: float) -> str:

@@ -17,7 +17,7 @@ _UNITS = {
     "d": Decimal(86400),
 }
 # ASCII digits and not many of them: what is written by hand has no reason to be longer.
-_DURATION = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,400})?) ?(ms|s|m|h|d)")
+DURATION = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,400})?) ?(ms|s|m|h|d)")
 
 
 def parse_duration(text: str) -> float:
@@ -26,7 +26,7 @@ def parse_duration(text: str) -> float:
     Raises:
         ValueError: it is written in another way.
     """
-    match = _DURATION.fullmatch(text)
+    match = DURATION.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not a duration")
     # In decimal, so that "0.1h" is 360 s and not 360.00000000000006 s.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import sys
@@ -10,26 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import ConfigError
+from ._disk import UnreadableError, read_regular_file
 from ._load import Check, load_text
 from ._problems import one_line
 from ._schema import Configuration
 
 _LARGEST = 1024 * 1024  # bytes
 _BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
-_KINDS = {
-    stat.S_IFDIR: "a directory",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
-_UNREADABLE = {
-    errno.ENOENT: "there is no such file",
-    errno.ENOTDIR: "there is no such file",
-    errno.EACCES: "this user may not read it",
-    errno.EPERM: "this user may not read it",
-    errno.ELOOP: "its symbolic links lead in a circle",
-}
 
 
 def load(
@@ -44,7 +30,7 @@ def load(
     Args:
         path: the TOML file.
         environment: variables, of which those like ``TRIO_SERVICES__LOG__LEVEL`` override the
-            file. Default: the process's.
+            file; secrets may be in others. Default: the process's.
         overrides: arguments like ``log.level=debug``, which override both.
         checks: for the dotted keys of texts that rooms above this one read, such as
             ``admin.bind``: what raises ValueError, with a sentence, for a wrong one.
@@ -65,25 +51,18 @@ def load(
 def read_file(path: Path) -> bytes:
     """The bytes of a configuration file that nobody but its user and root can change.
 
-    It never waits: not for a writer of a FIFO, not for a device.
-
     Raises:
         ConfigError: with one line.
     """
     try:
-        # Some devices act on being opened, so what is not a file is refused before it is opened,
-        # and again after, since it may have been replaced meanwhile.
-        _check_kind(path, path.stat())
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with open(descriptor, "rb") as file:  # noqa: PTH123 -- it is open already
-            status = os.fstat(descriptor)
-            _check_kind(path, status)
-            _check_writers(path, status)
-            data = file.read(_LARGEST + 1)
-    except OSError as error:
-        raise _refusal(path, _UNREADABLE.get(error.errno or 0, str(error.strerror))) from error
-    except ValueError as error:  # a NUL in the path
-        raise _refusal(path, "no file can have such a path") from error
+        data = read_regular_file(
+            path,
+            largest=_LARGEST,
+            expected="a TOML file",
+            check=lambda status: _check_writers(path, status),
+        )
+    except UnreadableError as error:
+        raise _refusal(path, str(error)) from error
     if len(data) > _LARGEST:
         raise _refusal(path, f"it is too large; expected at most {_LARGEST // 1024 // 1024} MiB")
     return data
@@ -110,12 +89,6 @@ def decode(data: bytes, path: Path) -> str:
     return text
 
 
-def _check_kind(path: Path, status: os.stat_result) -> None:
-    kind = stat.S_IFMT(status.st_mode)
-    if kind != stat.S_IFREG:
-        raise _refusal(path, f"it is {_KINDS.get(kind, 'not a file')}; expected a TOML file")
-
-
 def _check_writers(path: Path, status: os.stat_result) -> None:
     """Refuse a file that others can change: it says which code is run."""
     if sys.platform == "win32":
@@ -124,10 +97,10 @@ def _check_writers(path: Path, status: os.stat_result) -> None:
     by_group = bool(status.st_mode & stat.S_IWGRP) and not _is_private(status.st_gid)
     if by_all or by_group:
         who = "everybody" if by_all else "its group"
-        raise _refusal(path, f"{who} can write to it; run: chmod go-w {path}")
+        raise UnreadableError(f"{who} can write to it; run: chmod go-w {path}")
     if status.st_uid not in (0, os.geteuid()):
-        raise _refusal(
-            path, f"it belongs to user {status.st_uid}; expected this user ({os.geteuid()}) or root"
+        raise UnreadableError(
+            f"it belongs to user {status.st_uid}; expected this user ({os.geteuid()}) or root"
         )
 
 

@@ -1,4 +1,4 @@
-"""From the text of a configuration file to a configuration. Pure: no I/O, no Trio.
+"""From the text of a configuration file to a configuration. No Trio, and no I/O but for secrets.
 
 The steps, in order: the text is read as TOML; the environment and then the ``--set`` arguments are
 laid over it; the result is structured into the tables of the schema; the tables are checked
@@ -20,6 +20,7 @@ from ._check import check
 from ._overrides import Tree, apply, read_arguments, read_environment
 from ._problems import KeyPath, Origins, Problem, dotted, is_list, is_table, one_line
 from ._schema import NAMED, Configuration, Tables
+from ._secrets import Secrets
 from ._structure import StructureError, strict_converter, structure
 
 Check = Callable[[str], object]
@@ -42,7 +43,7 @@ def load_text(
         text: what the file holds.
         source: the file's path, for messages and for what is relative to it.
         environment: variables, of which those that begin with ``TRIO_SERVICES__`` override the
-            file.
+            file; secrets may be in others.
         overrides: ``key=value`` arguments, which override both.
         checks: what rooms above this one know of the texts of some keys, by dotted key.
 
@@ -54,16 +55,18 @@ def load_text(
     from_arguments, more = read_arguments(overrides)
     origins, unplaced = apply(tree, [*from_environment, *from_arguments], named=NAMED)
     where = Origins(str(source), origins)
-    tables, problems = _read_tables(tree, strict_converter(source.absolute().parent))
+    folder = source.absolute().parent
+    secrets = Secrets(folder, environment)
+    tables, problems = _read_tables(tree, strict_converter(folder, secrets))
     unsound = {problem.key[:2] for problem in problems}
     problems += check(
         tree, tables, imports_known=unsound.isdisjoint({("host",), ("host", "imports")})
     )
     problems += _check_texts(tables, checks)
-    lines += more + unplaced + [where.line(problem) for problem in problems]
+    lines += more + unplaced + [where.line(secrets.redact(problem)) for problem in problems]
     if lines:
         raise ConfigError(lines)
-    return Configuration(source, tables, where)
+    return Configuration(source, tables, where, environment, text, tree)
 
 
 def _read_toml(text: str, source: str) -> Tree:

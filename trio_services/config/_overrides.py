@@ -26,10 +26,12 @@ class Given:
     Args:
         text: as it was given.
         value: the text read as a TOML value; the text itself where it is none.
+        private: whether nobody but this process was to see it, so that it may be a secret.
     """
 
     text: str
     value: object
+    private: bool = False
 
 
 @attrs.frozen
@@ -67,10 +69,10 @@ def read_environment(environment: Mapping[str, str]) -> tuple[list[Override], li
             problems.append(f"{origin}: expected {PREFIX}TABLE__KEY, such as {PREFIX}LOG__LEVEL")
         elif key in overrides:
             problems.append(f"{origin}: the {overrides[key].origin} is the same key")
-        elif not _is_text(text):
+        elif not is_text(text):
             problems.append(f"{origin}: its value is not UTF-8 text")
         else:
-            overrides[key] = Override(origin, key, _given(text), folded=True)
+            overrides[key] = Override(origin, key, _given(text, private=True), folded=True)
     # A table before what is in it, so that both are heard.
     return [overrides[key] for key in sorted(overrides, key=len)], problems
 
@@ -82,7 +84,7 @@ def read_arguments(arguments: Sequence[str]) -> tuple[list[Override], list[str]]
     for argument in arguments:
         written, equals, text = argument.partition("=")
         key = _read_key(written)
-        if not equals or not key or not _is_text(text):
+        if not equals or not key or not is_text(text):
             problems.append(
                 f"--set {quoted(argument)}: expected KEY=VALUE, such as log.level=debug"
             )
@@ -184,16 +186,16 @@ def _read_key(written: str) -> tuple[str, ...]:
     return tuple(key)
 
 
-def _given(text: str) -> Given:
+def _given(text: str, *, private: bool = False) -> Given:
     try:
         document = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
-        return Given(text, text)
+        return Given(text, text, private)
     if len(document) != 1:  # a line break smuggled in a second key
-        return Given(text, text)
-    return Given(text, document["value"])
+        return Given(text, text, private)
+    return Given(text, document["value"], private)
 
 
-def _is_text(text: str) -> bool:
+def is_text(text: str) -> bool:
     """Whether a text came from proper UTF-8: Python hides stray bytes in surrogates."""
     return not any("\ud800" <= char <= "\udfff" for char in text)

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import attrs
 
@@ -56,14 +56,18 @@ class MisfitError(ValueError):
     """A value does not fit its key; the message is for people."""
 
 
-def as_table(value: object) -> dict[str, Any]:
+def as_table(value: object, *, secret: bool = False) -> dict[str, Any]:
     """The value, which has to be a table.
+
+    Args:
+        value: what there is.
+        secret: whether it may be what was to be in the table, and must not be shown.
 
     Raises:
         MisfitError: it is none.
     """
     if not is_table(value):
-        raise MisfitError(f"{shown(value)} is not a table")
+        raise MisfitError(f"{kind_of(value) if secret else shown(value)} is not a table")
     return value
 
 
@@ -125,6 +129,17 @@ def shown(value: object) -> str:
             return "a table"
         case _:
             return quoted(str(value))
+
+
+def kind_of(value: object) -> str:
+    """Of which kind a value is, without the value, such as ``text``."""
+    match value:
+        case str():
+            return "text"
+        case list() | dict():
+            return shown(cast("object", value))
+        case _:
+            return "a value"
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

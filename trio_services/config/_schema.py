@@ -26,7 +26,7 @@ from ._durations import Seconds
 from ._problems import KeyPath, Origins, shown
 from ._secret import SecretText
 
-RESERVED = frozenset({"admin", "database", "host"})
+RESERVED = frozenset({"admin", "database", "host", "reload"})
 
 CHILDREN = ("services", "workers", "schedules")
 """The tables of what runs, whose names are one namespace."""
@@ -121,6 +121,10 @@ class HostTable:
     max_restarts: LimitTable = field(
         default=LimitTable(),
         metadata=about("How many restarts of services are too many."),
+    )
+    watch: bool = field(
+        default=True,
+        metadata=about("Whether a change of this file is applied by itself; SIGHUP applies it."),
     )
 
 
@@ -489,8 +493,14 @@ class Configuration:
         source: the file that it was read from.
         tables: what it says, overrides included.
         origins: where each value came from.
+        environment: the variables, in which there are secrets.
+        text: the file.
+        document: what is in it, with the overrides laid over.
     """
 
     source: Path
     tables: Tables
     origins: Origins
+    environment: Mapping[str, str] = field(repr=False)
+    text: str = field(repr=False)
+    document: Mapping[str, object] = field(repr=False)

@@ -1,4 +1,6 @@
-"""Plain values into typed ones, strictly: what does not fit is a problem, never converted. Pure.
+"""Plain values into typed ones, strictly: what does not fit is a problem, never converted.
+
+Pure, but for secrets: those are read from where the configuration says that they are.
 
 Theory. `cattrs` finds the hook for a type, walks arrays and tables, and groups what goes wrong in
 them. Its own hooks guess (``"false"`` is true, 3.7 is 3, a text is a list of letters), and are all
@@ -8,6 +10,7 @@ its place, so that all of it comes out at once, each with its key.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
@@ -19,17 +22,29 @@ from cattrs import Converter, IterableValidationError
 from cattrs.cols import list_structure_factory
 from cattrs.gen import make_mapping_structure_fn  # pyright: ignore[reportUnknownVariableType]
 
+from ..secrets import Secret
 from ._classes import class_hook
 from ._durations import Seconds, parse_duration
 from ._overrides import Given, plain
-from ._problems import KeyPath, MisfitError, Problem, as_table, shown, suggestion
+from ._problems import (
+    KeyPath,
+    MisfitError,
+    Problem,
+    as_table,
+    is_table,
+    kind_of,
+    shown,
+    suggestion,
+)
 from ._schema import CodeReference, Options
 from ._secret import SecretText
+from ._secrets import Secrets
 from ._types import (
     ARRAYS,
     SCALARS,
     WORDS,
     described,
+    holds_secret,
     is_array,
     is_class,
     is_mapping,
@@ -67,11 +82,12 @@ def structure(converter: Converter, value: object, target: type[T], key: KeyPath
         raise StructureError(list(_problems(error, key))) from error
 
 
-def strict_converter(folder: Path) -> Converter:
+def strict_converter(folder: Path, secrets: Secrets) -> Converter:
     """A converter that makes typed values out of plain ones and guesses nothing.
 
     Args:
         folder: what relative paths are relative to.
+        secrets: what reads those.
     """
     converter = Converter(detailed_validation=True)
 
@@ -79,6 +95,9 @@ def strict_converter(folder: Path) -> Converter:
         if not isinstance(value, str) or not value or "\0" in value:
             raise MisfitError(f"{shown(value)} is not a path")
         return target(folder / value)
+
+    def secret_union(target: Any) -> Hook:
+        return _secret_union_hook(target, converter)
 
     def secret(value: object, _: object) -> SecretText:
         match plain(value):
@@ -89,7 +108,7 @@ def strict_converter(folder: Path) -> Converter:
             case {"file": str(name), **rest} if name and "\0" not in name and not rest:
                 return SecretText("file", str(folder / name))
             case _:
-                raise MisfitError(f"{shown(value)} is not {WORDS[SecretText]}")
+                raise MisfitError(f"{kind_of(value)} is not {WORDS[SecretText]}")
 
     def annotated(target: Any) -> Hook:
         return lambda value, _: converter.structure(value, get_args(target)[0])
@@ -117,6 +136,9 @@ def strict_converter(folder: Path) -> Converter:
         (bytes, _unsupported),
     ]:
         converter.register_structure_hook(kind, _reading(hook))
+    # These decide by themselves what to do with what was given as text.
+    converter.register_structure_hook(Secret, secrets.structure)
+    converter.register_structure_hook_factory(_is_secret_union, secret_union)
     return converter
 
 
@@ -232,6 +254,27 @@ def _union_hook(target: object, converter: Converter) -> Hook:
     return structure
 
 
+def _is_secret_union(target: object) -> bool:
+    return is_union(target) and Secret in members(target)
+
+
+def _secret_union_hook(target: object, converter: Converter) -> Hook:
+    """A secret where there is one, and one of the others in clear text."""
+    others = [kind for kind in members(target) if kind is not Secret]
+
+    def structure(value: object, _: object) -> object:
+        plain_value = value.value if isinstance(value, Given) else value
+        private = isinstance(value, Given) and value.private
+        if is_table(plain_value) or private or not others:
+            return converter.structure(value, Secret)
+        for kind in others:
+            with contextlib.suppress(Exception):
+                return converter.structure(value, kind)
+        raise MisfitError(f"{kind_of(plain_value)} is not {described(target)}")
+
+    return structure
+
+
 def _array_hook(target: Any, converter: Converter) -> Hook:
     collect = ARRAYS[get_origin(target) or target]
     (item, *_) = get_args(target) or (Any,)
@@ -240,8 +283,9 @@ def _array_hook(target: Any, converter: Converter) -> Hook:
 
     def structure(value: Any, _: object) -> object:
         if not isinstance(value, list):
-            hint = f"; write [{shown(value)}]" if isinstance(value, str) else ""
-            raise MisfitError(f"{shown(value)} is not an array{hint}")
+            what = kind_of(value) if holds_secret(item) else shown(value)
+            hint = f"; write [{what}]" if isinstance(value, str) else ""
+            raise MisfitError(f"{what} is not an array{hint}")
         return collect(each(value, items))
 
     return structure
@@ -250,7 +294,8 @@ def _array_hook(target: Any, converter: Converter) -> Hook:
 def _mapping_hook(target: Any, converter: Converter) -> Hook:
     table: Any = GenericAlias(dict, get_args(target) or (str, Any))
     each = make_mapping_structure_fn(table, converter, detailed_validation=True)
-    return lambda value, _: each(as_table(value), table)
+    secret = holds_secret(table)
+    return lambda value, _: each(as_table(value, secret=secret), table)
 
 
 # -- problems ------------------------------------------------------------------------------

@@ -20,10 +20,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import attrs
 
+from ..secrets import Secret
 from ._durations import Seconds
 from ._problems import shown
 from ._schema import CodeReference
 from ._secret import SecretText
+from ._secrets import WHERE
 
 SCALARS: tuple[Any, ...] = (bool, int, float, str, datetime, date, time)
 """What TOML has, each before what it is a subclass of."""
@@ -50,6 +52,7 @@ WORDS: Mapping[object, str] = {
     Path: "a path",
     Seconds: 'a duration: seconds, or text like "500ms", "1.5s", "10m", "2h", "1d"',
     CodeReference: '"package.module:name"',
+    Secret: WHERE,
     SecretText: 'text, { env = "NAME" } or { file = "PATH" }',
 }
 """What values of a type are called."""
@@ -85,6 +88,11 @@ def optional(target: Any) -> Any:
 def is_union(target: object) -> bool:
     """Whether it is ``A | B``."""
     return get_origin(target) in (Union, UnionType)
+
+
+def holds_secret(target: object) -> bool:
+    """Whether what is given for it may be a secret, in the right place or not."""
+    return target is Secret or any(map(holds_secret, get_args(target)))
 
 
 def is_array(target: object) -> bool:

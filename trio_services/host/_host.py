@@ -14,6 +14,7 @@ from ..lifecycle import Bus, HealthStatus, Lifetime, State
 from ..services import AnyService
 from ..supervision import (
     STOP_WITHIN,
+    Change,
     Child,
     ServiceStatistics,
     Supervisor,
@@ -90,6 +91,17 @@ class Host:
         if self._tree is None:
             raise RuntimeError(f"{self.name} was not opened")
         return self._tree
+
+    async def change(self, change: Change) -> None:
+        """Change several services together; see `Tree.change`. Companions stay around them."""
+        first = self._companions
+
+        def around(children: Sequence[Child]) -> list[Child]:
+            return [attrs.evolve(child, after=(*child.after, *first)) for child in children]
+
+        await self.tree.change(
+            attrs.evolve(change, start=around(change.start), amend=around(change.amend))
+        )
 
     async def wait_ended(self) -> None:
         """Return when every service has ended for good."""

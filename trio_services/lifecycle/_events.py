@@ -178,3 +178,35 @@ class WorkEnded(Event):
 
     source: str
     accounts: str
+
+
+@attrs.frozen
+class ConfigurationReloaded(Event):
+    """A changed configuration is in force; names of those that came, went and were changed.
+
+    Those `adjusted` ran on with other policies, numbers of workers or options.
+    """
+
+    added: tuple[str, ...] = attrs.field(kw_only=True)
+    removed: tuple[str, ...] = attrs.field(kw_only=True)
+    restarted: tuple[str, ...] = attrs.field(kw_only=True)
+    adjusted: tuple[str, ...] = attrs.field(kw_only=True)
+
+
+@attrs.frozen
+class ConfigurationRejected(Event):
+    """A changed configuration is wrong, and was not applied; a line for each problem."""
+
+    problems: tuple[str, ...]
+
+
+@attrs.frozen
+class ConfigurationRolledBack(Event):
+    """A service did not become ready with a changed configuration, and the previous one is back.
+
+    `restored` says whether all is ready with that; if not, services are started again and again
+    as their policies say.
+    """
+
+    reason: str
+    restored: bool

@@ -1,5 +1,6 @@
 """Supervision: trees of services that are started, restarted and stopped."""
 
+from ._change import Change as Change
 from ._child import Child as Child, Restart as Restart
 from ._injection import check_injection as check_injection
 from ._plan import Strategy as Strategy, check_budget as check_budget

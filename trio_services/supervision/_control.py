@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import trio
 
@@ -12,12 +13,13 @@ from ..lifecycle import Health, Lifetime, State, events
 from ..queues import Pool
 from ..resilience import BreakerState, Circuit
 from ..services import AnyService
+from ._change import Change, make_change
 from ._child import Child
+from ._endings import end
 from ._injection import check_injection
 from ._plan import check_budget, longest_path, problems_of, stop_within
 from ._record import Record, Then
 from ._statistics import ServiceStatistics, ask, take
-from ._stopping import tell_to_stop
 from ._supervision import Supervision
 from ._supervisor import as_child
 
@@ -88,7 +90,7 @@ class Control:
         try:
             await self._wait_ready(record)
         except (trio.Cancelled, StartFailed):
-            _end(supervision, record, Then.LEAVE)
+            end(supervision, record, Then.LEAVE)
             raise
 
     @trio.lowlevel.enable_ki_protection
@@ -104,7 +106,7 @@ class Control:
         """
         await trio.lowlevel.checkpoint()
         supervision, record = self._find(path)
-        _end(supervision, record, Then.STAY)
+        end(supervision, record, Then.STAY)
         await _wait_run_ended(record)
 
     @trio.lowlevel.enable_ki_protection
@@ -127,7 +129,7 @@ class Control:
         if record.then is Then.LEAVE:
             raise ServicesError(f"{record.name} is being removed, and cannot be restarted")
         readied = record.readied
-        _end(supervision, record, Then.AGAIN)
+        end(supervision, record, Then.AGAIN)
         await self._wait_ready(record, readied)
 
     @trio.lowlevel.enable_ki_protection
@@ -148,8 +150,26 @@ class Control:
                     f"{record.name} cannot be removed: {other.name} comes after it; "
                     "remove that first"
                 )
-        _end(supervision, record, Then.LEAVE)
+        end(supervision, record, Then.LEAVE)
         await _wait_run_ended(record)
+
+    @trio.lowlevel.enable_ki_protection
+    async def change(self, change: Change) -> None:
+        """Add, remove, replace and amend children of the root, together; return when all is ready.
+
+        What is to end is stopped first, those that come after others before them; then what is new
+        is started. Each of these has one attempt. After an error they are down, or as the change
+        says, until another change undoes it.
+
+        Raises:
+            PlanError: before anything is done, when the tree could not be run like that.
+            ServicesError: the tree is stopping.
+            StartFailed: something new has ended without having been ready, or waits in vain.
+            UnknownService: before anything is done, when there is none to remove or to amend.
+
+        Cancellation: what was begun goes on.
+        """
+        await make_change(self._supervision, change, self.stop_within)
 
     def resize(self, path: str, count: int) -> None:
         """Give a running pool of workers another number of them, until it is started again.
@@ -162,11 +182,13 @@ class Control:
             ValueError: the number is not at least 1.
         """
         _, record = self._find(path)
-        if not isinstance(record.at_work, Pool) or record.state is not State.RUNNING:
-            running = record.state is State.RUNNING
+        pool: Any = record.at_work
+        running = record.state is State.RUNNING
+        if not isinstance(pool, Pool) or not running or record.task is None:
             what = "has no workers" if running else f"is {record.state.replace('_', ' ')}"
             raise ServicesError(f"{record.name} {what}: there is nothing to resize")
-        record.at_work.resize(count)  # pyright: ignore[reportUnknownMemberType] -- of any items
+        # In the pool's own context: more workers are tasks, and belong to it and not to the caller.
+        record.task.context.copy().run(pool.resize, count)
 
     @trio.lowlevel.enable_ki_protection
     def trip(self, path: str) -> None:
@@ -186,7 +208,7 @@ class Control:
         circuit.trip(now)
         record.publish(events.BreakerOpened, circuit.opened, circuit.due - now)
         if record.runs and record.state is not State.STOPPING:
-            _end(supervision, record, Then.AGAIN)
+            end(supervision, record, Then.AGAIN)
         elif record.state is State.WAITING:
             record.enter(State.BACKING_OFF)
         if record.state is State.BACKING_OFF:
@@ -313,28 +335,3 @@ def _after(supervision: Supervision, child: Child) -> tuple[str, ...]:
     if supervision.spec.strategy == "rest_for_one" and supervision.records:
         last = [next(reversed(supervision.records))]
     return tuple(dict.fromkeys((*last, *child.after)))
-
-
-def _end(supervision: Supervision, record: Record, then: Then) -> None:
-    """Stop a child if it runs, whoever comes after it, and do then what is said."""
-    if supervision.records.get(record.child.name) is not record or record.then is Then.LEAVE:
-        return  # it is removed, or about to be
-    record.then = then
-    if record.runs:
-        record.close_way()
-        tell_to_stop(supervision, record)
-        return
-    again = then is Then.AGAIN
-    if record.state is State.BACKING_OFF:
-        supervision.deadlines.clear(record)
-        if again:
-            supervision.reach(record)
-            return
-        supervision.unhold(record)
-    elif again and (circuit := record.circuit_in(BreakerState.OPEN)):
-        supervision.probe(record, circuit)
-    if not record.state.ended:
-        if again:
-            return  # it waits already
-        record.enter(State.STOPPED)
-    supervision.after_end(record)

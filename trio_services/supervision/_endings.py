@@ -1,4 +1,4 @@
-"""What follows the end of a run of a child: nothing, another start, or the end of all of them.
+"""How a run of a child ends, and what follows: nothing, another start, or the end of all of them.
 
 A return or a failure is published first, and whoever hears of it may have the child stopped, or
 its supervisor; so that is asked again afterwards.
@@ -14,7 +14,7 @@ import trio
 from ..lifecycle import State, asks_for_exit, events, summarize
 from ..resilience import BreakerState
 from ._record import Record, Then
-from ._stopping import give_up
+from ._stopping import give_up, tell_to_stop
 from ._together import take_down
 
 if TYPE_CHECKING:
@@ -79,6 +79,10 @@ def _after_failure(supervision: Supervision, record: Record, error: BaseExceptio
         if supervision.stopping:
             supervision.outcome.failed_at_stop(failure, error)
         return None
+    if record.on_trial and not supervision.stopping:  # who began the change decides what follows
+        record.enter(State.FAILED)
+        record.then = Then.STAY
+        return None
     if record.restart == "never" or not (record.child.retry_start or record.readied):
         _fail_for_good(record)
         if record.critical:
@@ -138,3 +142,28 @@ def _stopped(record: Record) -> None:
         record.publish(events.ServiceStopping, 0.0)
     took = record.enter(State.STOPPED)
     record.publish(events.ServiceStopped, took)
+
+
+def end(supervision: Supervision, record: Record, then: Then) -> None:
+    """Stop a child if it runs, whoever comes after it, and do then what is said."""
+    if supervision.records.get(record.child.name) is not record or record.then is Then.LEAVE:
+        return  # it is removed, or about to be
+    record.then = then
+    if record.runs:
+        record.close_way()
+        tell_to_stop(supervision, record)
+        return
+    again = then is Then.AGAIN
+    if record.state is State.BACKING_OFF:
+        supervision.deadlines.clear(record)
+        if again:
+            supervision.reach(record)
+            return
+        supervision.unhold(record)
+    elif again and (circuit := record.circuit_in(BreakerState.OPEN)):
+        supervision.probe(record, circuit)
+    if not record.state.ended:
+        if again:
+            return  # it waits already
+        record.enter(State.STOPPED)
+    supervision.after_end(record)

@@ -51,6 +51,7 @@ class Record(Lifetime):
         to_stop: whether it is to be told to stop as soon as there are none.
         then: what follows the end of its present run.
         retired: whether nothing is expected of it any more.
+        on_trial: whether it is in the one attempt that a change gives it.
         released: whether it does not run, or is overdue.
         overdue: whether it was named as such in its present run.
         due: its deadline in its present state, in seconds on Trio's clock; infinite if none.
@@ -70,6 +71,7 @@ class Record(Lifetime):
         "dependents",
         "due",
         "held_by",
+        "on_trial",
         "opens",
         "overdue",
         "passed",
@@ -104,6 +106,7 @@ class Record(Lifetime):
         self.to_stop: bool = False
         self.then: Then = Then.END
         self.retired: bool = False
+        self.on_trial: bool = False
         self.released: bool = True
         self.overdue: bool = False
         self.due: float = math.inf
@@ -166,6 +169,16 @@ class Record(Lifetime):
             if self.busy:
                 dependency.busy_dependents += 1
                 dependency._occupy()
+
+    def come_after(self, dependencies: Sequence[Record]) -> None:
+        """Come after these siblings, and no others; only while it does not run."""
+        for dependency in self.dependencies:
+            dependency.busy_dependents -= self.busy
+            if dependency.dependents is not None:
+                dependency.dependents.remove(self)
+            self.waits_for -= not dependency.passed
+        self.dependencies = ()
+        self.depend_on(dependencies)
 
     def bow_out(self) -> None:
         """Those after it come after its own dependencies from now on."""

@@ -237,6 +237,15 @@ class EventLog:
                 )
             case events.WorkEnded(source=source, accounts=accounts):
                 log.info(f"queue {source}: {accounts}")
+            case events.ConfigurationReloaded():
+                log.info(f"configuration reloaded: {_changes(event)}")
+            case events.ConfigurationRejected(problems=problems):
+                for problem in problems:
+                    log.error(f"configuration unchanged: {problem}")
+            case events.ConfigurationRolledBack(reason=reason, restored=restored):
+                log.error(f"configuration rolled back: {reason}")
+                if not restored:
+                    log.critical("with the previous configuration, not all is ready either")
             case events.SupervisorStopping():
                 pass  # its stop is told as that of a service
             case _:
@@ -248,6 +257,17 @@ class EventLog:
         news = self._told.get(failure.service) != kind
         self._told[failure.service] = kind
         return news
+
+
+def _changes(event: events.ConfigurationReloaded) -> str:
+    kinds = {
+        "added": event.added,
+        "removed": event.removed,
+        "restarted": event.restarted,
+        "adjusted": event.adjusted,
+    }
+    parts = [f"{kind} {' and '.join(names)}" for kind, names in kinds.items() if names]
+    return ", ".join(parts) or "no service is concerned"
 
 
 def _cause(failure: Failure) -> str:

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import attrs
 
-from trio_services import Service, WorkQueue
-from trio_services.config import Seconds
+from trio_services import Secret, Service, WorkQueue
+from trio_services.config import Live, Seconds
 from trio_services.services import service
 
 
@@ -169,3 +169,63 @@ def plain() -> None:
 
 
 van = "a van"
+
+
+@attrs.frozen
+class Login:
+    token: Secret
+    url: Secret | str = ""
+    spare: tuple[Secret, ...] = ()
+    by_name: Mapping[str, Secret] = attrs.field(factory=dict[str, Secret])
+    maybe: Secret | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.min_len(8))
+    )
+
+
+async def log_in(options: Login) -> None:
+    pass
+
+
+def _tell(instance: object, attribute: object, value: Secret) -> None:
+    raise ValueError(f"{value.reveal()} is too weak")
+
+
+@attrs.frozen
+class CarefulLogin:
+    token: Secret = attrs.field(validator=_tell)
+
+
+async def log_in_carefully(options: CarefulLogin) -> None:
+    pass
+
+
+@dataclasses.dataclass
+class OddLogin:
+    token: Secret
+
+    def __post_init__(self) -> None:
+        raise ValueError(f"odd: {self.token.reveal()!r}")
+
+
+async def log_in_oddly(options: OddLogin) -> None:
+    pass
+
+
+class Teller:
+    def __init__(self, options: Login) -> None:
+        raise ValueError(f"bad {options.token.reveal()}")
+
+    async def __call__(self, parcel: str) -> None:
+        pass
+
+
+def plain_key(item: object) -> str:
+    return str(item)
+
+
+def crunch(parcel: str, options: Live[ReportOptions]) -> None:
+    pass
+
+
+async def listen(options: Live[int]) -> None:
+    pass
