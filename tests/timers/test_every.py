@@ -479,7 +479,10 @@ async def test_beat_that_is_a_little_late_is_not_missed(
 async def test_late_tick_with_long_jitter_is_not_taken_for_the_next(
     missed: Missed, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(random, "uniform", lambda low, high: 9.0)
+    def draw(low: float, high: float) -> float:
+        return 9.0
+
+    monkeypatch.setattr(random, "uniform", draw)
     timer = every(10, missed=missed, jitter=9.5)
     seen = await beats_over(timer, mock_clock, 9, 12)  # the tick of 10 comes at 21 instead of 19
     assert [tick.number for _, tick in seen] == [0, 1]
