@@ -174,6 +174,20 @@ async def test_each_call_is_a_job_of_its_own(autojump_clock: MockClock) -> None:
     assert jobs == ["app/schedule#1", "app/schedule#2", "app/schedule#3"]
 
 
+async def test_lines_after_a_call_are_not_about_its_job(autojump_clock: MockClock) -> None:
+    stopping: list[object] = []
+
+    def listen(event: events.Event) -> None:
+        if isinstance(event, events.ServiceStopped):
+            stopping.append(current_job.get())
+
+    async with working(scheduled(Calls(), every=10)) as watched:
+        with watched.tree.bus.listening(listen):
+            await trio.sleep(5)
+            await watched.tree.stop("schedule")
+    assert stopping == [None]
+
+
 # -- stopping ---------------------------------------------------------------------------
 
 

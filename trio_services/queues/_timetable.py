@@ -13,7 +13,7 @@ from ..lifecycle import Lifetime, graceful
 from ..timers import Tick
 from ._histogram import Histogram, HistogramStatistics
 from ._isolation import limited
-from ._job import Job, Outcome
+from ._job import Job, Outcome, current_job
 from ._runner import Policy, Runner
 
 if TYPE_CHECKING:
@@ -147,6 +147,7 @@ class Timetable:
         try:
             outcome = await self._runner.run(Job(self._service.name, self._numbered, tick), region)
         finally:
+            current_job.set(None)  # what the service does next is not a part of it
             self._running -= 1
             self._ended = trio.current_time()
         self._outcome = outcome
