@@ -13,7 +13,7 @@ from trio_services.admin import Bind, serve_admin
 
 from .client import Client, Server, always_ready, serving
 
-PROMPT = 0.1  # seconds
+PROMPT = 1.0  # seconds; what is not prompt takes the 5 s of some time-out
 
 
 @pytest.fixture(params=["tcp", "unix"])
