@@ -134,7 +134,10 @@ CASES = [
     Case(
         "a database's port that is none",
         added('[database]\nurl = "postgresql://host:70000/depot"'),
-        ":database.url: its address is wrong: Port out of range 0-65535",
+        (
+            ':database.url: its address is wrong; expected "embedded:DIRECTORY" or '
+            '"postgresql://HOST/DATABASE"'
+        ),
     ),
     Case(
         "a database's password in clear text",

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from trio_services.config._constraints import check_database_url
+
 from .cases import GOOD
 from .conftest import Build, Refused
 
@@ -68,7 +70,7 @@ def test_url_comes_from_a_file_beside_the_configuration(built: Build, folder: Pa
         (None, "{folder}/url cannot be read: No such file or directory"),
         (
             b"postgresql://ann:secret@[host/depot",
-            "its address is wrong: Invalid IPv6 URL",
+            'its address is wrong; expected "embedded:DIRECTORY" or "postgresql://HOST/DATABASE"',
         ),
     ],
 )
@@ -106,3 +108,9 @@ def test_lack_of_programs_is_told_with_the_remedy_before_anything_starts(
         f"config.toml:database.url: database in {folder}/var/db: there is no PostgreSQL on this "
         "machine; install PostgreSQL's programs by: pip install 'trio-services[embedded]'"
     )
+
+
+def test_wrong_address_does_not_tell_a_part_of_the_password() -> None:
+    with pytest.raises(ValueError, match="its address is wrong") as caught:
+        check_database_url("postgresql://ada:hun/ter2@host/orders")
+    assert "hun" not in str(caught.value)

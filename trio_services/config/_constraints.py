@@ -120,12 +120,12 @@ def check_database_url(text: str) -> None:
     try:
         url = urlsplit(text)
         port = url.port
-    except ValueError as error:
-        raise ValueError(f"its address is wrong: {error}") from None
+    except ValueError:  # whose own words may quote a part of the password
+        raise ValueError(f"its address is wrong; {expected}") from None
     if url.scheme not in ("postgresql", "postgres") or not text.startswith(f"{url.scheme}://"):
         raise ValueError(f"it is not the URL of a database; {expected}")
     if port == 0:
-        raise ValueError("its address is wrong: Port out of range 1-65535")
+        raise ValueError(f"its address is wrong; {expected}")
 
 
 def rules_of(validator: Any) -> list[Any]:
