@@ -293,8 +293,8 @@ BUGS = [
     Bug(
         "who was stopped by an operator starts again",
         CONTROL,
-        "_end(supervision, record, Then.STAY)",
-        "_end(supervision, record, Then.AGAIN)",
+        "end(supervision, record, Then.STAY)",
+        "end(supervision, record, Then.AGAIN)",
         OPERATOR,
     ),
     Bug(
