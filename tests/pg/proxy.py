@@ -11,11 +11,16 @@ import trio
 
 @attrs.define
 class Proxy:
-    """Forwards to a port on loopback while `open` is set."""
+    """Forwards to a port on loopback while `open` is set.
+
+    Attributes:
+        last: freezes as soon as this text has come through; nothing where empty.
+    """
 
     port: int
     target: int
     open: trio.Event = attrs.Factory(trio.Event)
+    last: bytes = b""
 
     def freeze(self) -> None:
         self.open = trio.Event()
@@ -42,6 +47,8 @@ class Proxy:
             while data := await source.receive_some():
                 await self.open.wait()
                 await sink.send_all(data)
+                if self.last and self.last in data:
+                    self.freeze()
         except trio.BrokenResourceError:
             pass
         over.cancel()

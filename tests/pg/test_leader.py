@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import trio
 
@@ -181,6 +183,31 @@ async def test_link_that_is_cut_in_a_fenced_transaction_does_not_hold_off_others
             async with pg.leadership(pool, "nightly", lease=1) as term:
                 assert term.epoch == 2
         proxy.thaw()
+
+
+@pytest.mark.parametrize("last", [b"SET epoch = l.epoch + 1", b"SET expires_at"])
+async def test_link_that_is_cut_before_an_answer_comes_leaves_nothing_locked(
+    server: Server, last: bytes
+) -> None:
+    async def lead(pool: pg.Pool) -> None:
+        with suppress(pg.LeadershipLost):
+            async with pg.leadership(pool, "nightly", lease=1):
+                await trio.sleep_forever()
+
+    async with (
+        open_proxy(server.port) as proxy,
+        pg.open_pool(proxy.url()) as frozen,
+        pg.open_pool(server.url) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        proxy.last = last
+        nursery.start_soon(lead, frozen)
+        with trio.fail_after(5):
+            while proxy.open.is_set():  # noqa: ASYNC110 -- by what comes through
+                await trio.sleep(0.01)
+            async with pg.leadership(pool, "nightly", lease=1):
+                pass
+        nursery.cancel_scope.cancel()
 
 
 async def test_renewal_is_not_in_the_way_of_a_fenced_transaction(server: Server) -> None:

@@ -16,7 +16,8 @@ waits for (KEY SHARE against UPDATE), and the leader's own renewal (NO KEY UPDAT
 link is cut within the transaction, the server ends it when it was idle for the time of a lease.
 
 There is no advisory lock: it would be freed when the server loses the connection, of which the
-leader may not hear for a long time.
+leader may not hear for a long time. Nor is there a transaction around what is said about the row: a
+link that is cut within it would leave the row locked for as long as the server waits for its end.
 
 Source: Gray and Cheriton, "Leases", SOSP 1989; Kleppmann, "How to do distributed locking", 2016
 (fencing tokens).
@@ -28,7 +29,7 @@ import math
 import os
 import socket
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import attrs
@@ -206,13 +207,13 @@ class _Claim:
             await trio.sleep(_POLL.delay(1))
 
     async def _ask_for(self) -> int | None:
-        async with self._transaction() as connection:
+        async with self._connection() as connection:
             await connection.execute(_KNOW, self._parameters)
             row = await (await connection.execute(_TAKE, self._parameters)).fetchone()
         return None if row is None else row[0]
 
     async def _make_table(self) -> None:
-        async with self._transaction() as connection:
+        async with self._pool.reserved.transaction(timeout=self._lease) as connection:
             # Two that make it at the same time would be in each other's way.
             await connection.execute(
                 "SELECT pg_advisory_xact_lock(hashtext('trio_services_leader'))"
@@ -226,7 +227,7 @@ class _Claim:
             await trio.sleep(self._lease / 4)
             asked = trio.current_time()
             try:
-                async with self._transaction() as connection:
+                async with self._connection() as connection:
                     renewed = (await connection.execute(_RENEW, parameters)).rowcount
             except (Error, PoolTimeout, CommitUnknown):
                 continue
@@ -240,11 +241,15 @@ class _Claim:
     async def give_up(self, term: Term) -> None:
         """Let another lead at once."""
         with suppress(Error, ServicesError):
-            async with self._transaction() as connection:
+            async with self._connection() as connection:
                 await connection.execute(_GIVE_UP, {"name": term.name, "epoch": term.epoch})
 
-    def _transaction(self) -> AbstractAsyncContextManager[AnyConnection]:
-        return self._pool.reserved.transaction(isolation="read committed", timeout=self._lease)
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[AnyConnection]:
+        """A connection on which each statement is a transaction of its own."""
+        async with self._pool.reserved.connection(timeout=self._lease) as connection:
+            await connection.set_autocommit(True)
+            yield connection
 
     def _ends_at(self, asked: float) -> float:
         return asked + self._lease * (1 - _MARGIN)
