@@ -319,7 +319,7 @@ class Queue(Generic[T]):
             job = self._waiting.popleft()
             self._in_hand.add(job)
             return job
-        if self._closed and (self._tenure is None or self._tenure.exhausted):
+        if self._closed and self._tenure is not None and self._tenure.exhausted:
             raise trio.EndOfChannel
         return None
 
