@@ -24,6 +24,7 @@
     ├── CommitUnknown            whether a transaction was committed cannot be known
     ├── QueueFull                the queue has no room and does not wait for any
     ├── QueueClosed              the queue accepts no more items
+    ├── BadPayload               an item cannot be put into a durable queue
     ├── EmbeddedUnavailable      the embedded database server cannot run, or has ended
     ├── SchemaMismatch           the database's schema is not one that this code can go on from
     └── MigrationFailed          a migration failed, and was rolled back
@@ -317,6 +318,20 @@ class QueueClosed(ServicesError):
 
     def __str__(self) -> str:
         return f"queue {self.queue} is closed: it accepts no more items"
+
+
+class BadPayload(ServicesError, ValueError):
+    """An item cannot be put into the durable queue `queue`; `where` in it, `reason` says why."""
+
+    def __init__(self, queue: str, where: str, reason: str) -> None:
+        super().__init__(queue, where, reason)
+        self.queue = queue
+        self.where = where
+        self.reason = reason
+
+    def __str__(self) -> str:
+        place = f" at {self.where}" if self.where else ""
+        return f"queue {self.queue} does not take the item{place}: {self.reason}"
 
 
 class EmbeddedUnavailable(ServicesError):

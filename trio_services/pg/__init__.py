@@ -3,6 +3,7 @@
 from psycopg import Error as Error, Notify as Notify
 
 from ..errors import (
+    BadPayload as BadPayload,
     CommitUnknown as CommitUnknown,
     LeadershipLost as LeadershipLost,
     PoolClosed as PoolClosed,
@@ -30,6 +31,11 @@ from ._migrate import (
 )
 from ._pool import Pool as Pool, open_pool as open_pool
 from ._psql import client_environment as client_environment
+from ._queue import (
+    Depth as Depth,
+    DurableStatistics as DurableStatistics,
+    Queue as Queue,
+)
 from ._statistics import PoolStatistics as PoolStatistics
 from ._stock import AnyConnection as AnyConnection
 from ._transaction import Isolation as Isolation

@@ -60,7 +60,9 @@ class Gatherer(Generic[T]):
         except BaseException:
             self._source.release(*parts)
             raise
-        return Job(first.source, first.number, [job.item for job in parts], parts=parts)
+        items = [job.item for job in parts]
+        failed = max(job.failed for job in parts)
+        return Job(first.source, first.number, items, failed=failed, parts=parts)
 
     async def _gather_into(self, parts: list[Job[T]]) -> None:
         try:

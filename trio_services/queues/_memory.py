@@ -19,7 +19,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, Literal, TypeVar, get_args
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 import attrs
 import trio
@@ -27,6 +28,7 @@ from outcome import Error
 from trio.lowlevel import Abort, RaiseCancelT, Task, enable_ki_protection
 
 from ..errors import QueueClosed, QueueFull
+from ..resilience import Retry
 from ._job import DeadLetter, Job, Outcome
 
 T = TypeVar("T")
@@ -125,6 +127,8 @@ class WorkQueue(Generic[T]):
         self._feeders: set[str] = set()
         self._dead_letters: deque[DeadLetter[T]] = deque(maxlen=_DEAD_LETTERS_KEPT)
         self._now: Callable[[], float] = _now
+        self.retry: Retry | None = None
+        self.lends: bool = False
 
     def __repr__(self) -> str:
         return f"<WorkQueue {self.name}>"
@@ -366,6 +370,14 @@ class WorkQueue(Generic[T]):
     def keep(self, letter: DeadLetter[T]) -> None:
         """Remember a dead letter that nobody else takes."""
         self._dead_letters.append(letter)
+
+    def hold(self, job: Job[Any]) -> AbstractContextManager[object]:
+        """A block around the work at a job, which nobody else can get."""
+        return nullcontext()
+
+    def postpone(self, job: Job[Any], delay: float) -> bool:
+        """No: a job that waits for its next attempt stays in its worker's hand."""
+        return False
 
 
 def _now() -> float:

@@ -95,7 +95,7 @@ class Pool(Generic[T]):
         if spec.isolation == "task":
             handler = await self._service.bind(handler, 1)
         policy = Policy[Any](
-            retry=spec.retry,
+            retry=spec.retry or spec.queue.retry,
             rate=spec.rate,
             breaker=self._breaker,
             fallback=spec.fallback and await self._service.bind(spec.fallback, 2),
@@ -160,6 +160,7 @@ class Pool(Generic[T]):
     async def _work(self, worker: _Worker) -> None:
         source, runner, turn = self._source, self._runner, self._turn
         service, breaker, gatherer = self._service, self._breaker, self._gatherer
+        run = runner.run_held if self._spec.queue.lends else runner.run
         job: Job[Any] | None = None  # in hand, or to follow on the last one
         # One region for the worker's whole life, suspended while nothing is in hand: a region
         # for each item would cost a cancel scope each.
@@ -192,7 +193,7 @@ class Pool(Generic[T]):
                     if gatherer is not None:
                         first, job = job, None
                         job = await gatherer.gather(first)
-                    outcome = await runner.run(job, region)
+                    outcome = await run(job, region)
                     if gatherer is None:
                         job = source.settle(job, outcome)
                     else:

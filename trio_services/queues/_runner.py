@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any, Concatenate, Generic, Protocol, TypeVar, cast
 
 import attrs
@@ -53,6 +54,14 @@ class Books(Protocol):
 
     def keep(self, letter: DeadLetter[Any], /) -> None:
         """Remember a dead letter that nobody else takes."""
+        ...
+
+    def hold(self, job: Job[Any], /) -> AbstractContextManager[object]:
+        """A block around the work at a job, which is cancelled when the job is lost to others."""
+        ...
+
+    def postpone(self, job: Job[Any], delay: float, /) -> bool:
+        """Whether a job is to be returned, and taken anew after a delay."""
         ...
 
 
@@ -124,6 +133,13 @@ class Runner(Generic[T]):
         self.ended_at: float = self._now()
         self.durations: Histogram = Histogram()
 
+    async def run_held(self, job: Job[T], region: graceful) -> Outcome:
+        """As `run` does; a job that is lost to others meanwhile is returned."""
+        assert self._books is not None
+        with self._books.hold(job):
+            return await self.run(job, region)
+        return Outcome.RETURNED  # its block was cancelled
+
     async def run(self, job: Job[T], region: graceful) -> Outcome:
         """What became of the job; `region` is the graceful region that it runs in.
 
@@ -162,6 +178,8 @@ class Runner(Generic[T]):
             del error  # a past attempt's traceback is not kept alive meanwhile
             if isinstance(after, Outcome):
                 return after
+            if self._books is not None and self._books.postpone(job, after):
+                return Outcome.RETURNED
             self._pause(region)
             await trio.sleep(after)
             region.resume()

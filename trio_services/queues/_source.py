@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
 
+from ..resilience import Retry
 from ._job import DeadLetter, Job, Outcome
 
 T = TypeVar("T")
@@ -47,6 +49,27 @@ class Queue(Source[T], Protocol):
     @property
     def name(self) -> str:
         """For statistics, logs and errors."""
+        ...
+
+    @property
+    def retry(self) -> Retry | None:
+        """What is done about failed jobs by workers that say nothing about it."""
+        ...
+
+    @property
+    def lends(self) -> bool:
+        """Whether its jobs can be lost to others, so that each needs a `hold`."""
+        ...
+
+    def hold(self, job: Job[Any], /) -> AbstractContextManager[object]:
+        """A block around the work at a job, which is cancelled when the job is lost to others."""
+        ...
+
+    def postpone(self, job: Job[Any], delay: float, /) -> bool:
+        """Whether a job is to be returned, and taken anew after a delay; or else it waits in hand.
+
+        It has yet to be settled, as returned.
+        """
         ...
 
     def close(self) -> None:
