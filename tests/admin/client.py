@@ -10,7 +10,9 @@ from typing import Any
 import attrs
 import trio
 
-from trio_services.admin import Bind, serve_admin
+from trio_services import admin
+from trio_services.admin import Bind
+from trio_services.telemetry import HealthReport, ServiceHealth
 
 
 @attrs.frozen
@@ -135,17 +137,28 @@ class Server:
         return client
 
 
-def always_ready() -> Sequence[str]:
+def nothing() -> Sequence[str]:
     return []
+
+
+@attrs.define
+class Program:
+    """What the admin server tells about, as a test wants it."""
+
+    unready: Callable[[], Sequence[str]] = nothing
+    was_ready: bool = True
+    services: Sequence[ServiceHealth] = ()
+
+    async def health(self) -> HealthReport:
+        await trio.lowlevel.checkpoint()
+        return HealthReport(tuple(self.services))
 
 
 @asynccontextmanager
 async def serving(
-    bind: str = "127.0.0.1:0",
-    unready: Callable[[], Sequence[str]] = always_ready,
-    degraded: Callable[[], Sequence[str]] = always_ready,
+    bind: str = "127.0.0.1:0", program: admin.Program | None = None
 ) -> AsyncGenerator[Server]:
     async with trio.open_nursery() as nursery:
-        url: str = await nursery.start(serve_admin, Bind.parse(bind), unready, degraded)
+        url: str = await nursery.start(admin.serve_admin, Bind.parse(bind), program or Program())
         yield Server(url)
         nursery.cancel_scope.cancel()

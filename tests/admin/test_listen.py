@@ -11,12 +11,12 @@ import trio
 from trio_services.admin import AdminUnavailable, Bind, serve_admin
 from trio_services.errors import ServicesError
 
-from .client import Server, always_ready, serving
+from .client import Program, Server, serving
 
 
 async def _refusal(bind: str) -> str:
     with pytest.raises(AdminUnavailable) as caught, trio.fail_after(2):
-        await serve_admin(Bind.parse(bind), always_ready)
+        await serve_admin(Bind.parse(bind), Program())
     assert isinstance(caught.value, ServicesError)
     assert isinstance(caught.value.__cause__, OSError)
     assert str(caught.value.bind) == bind
@@ -161,7 +161,7 @@ async def test_failing_socket_surfaces_as_one_error_in_spite_of_clients() -> Non
     try:
         with trio.fail_after(2):
             async with trio.open_nursery() as nursery:
-                server = Server(await nursery.start(serve_admin, bind, always_ready))
+                server = Server(await nursery.start(serve_admin, bind, Program()))
                 async with server.client() as client:
                     await client.get("/live")
                     with _listening_socket(server.port) as sock:

@@ -8,8 +8,10 @@ import pytest
 import trio
 
 from trio_services.admin import _app
+from trio_services.lifecycle import Health, State
+from trio_services.telemetry import ServiceHealth
 
-from .client import Server, serving
+from .client import Program, Server, serving
 
 
 async def test_live_says_that_the_program_is_alive() -> None:
@@ -21,7 +23,7 @@ async def test_live_says_that_the_program_is_alive() -> None:
 
 async def test_ready_follows_what_the_program_says() -> None:
     reasons: list[str] = []
-    async with serving(unready=lambda: reasons) as server:
+    async with serving(program=Program(lambda: reasons)) as server:
         before = await server.get("/ready")
         reasons += ["database: no connection", "mailer: starting"]
         meanwhile = await server.get("/ready")
@@ -40,7 +42,9 @@ async def test_ready_follows_what_the_program_says() -> None:
 
 
 async def test_ready_says_what_the_program_does_without() -> None:
-    async with serving(degraded=lambda: ["forecast: no weather"]) as server:
+    forecast = Health.degraded("forecast: no weather")
+    service = ServiceHealth("app/forecast", State.RUNNING, critical=True, health=forecast)
+    async with serving(program=Program(services=[service])) as server:
         reply = await server.get("/ready")
     assert (reply.status, reply.json()) == (
         200,
@@ -48,11 +52,73 @@ async def test_ready_says_what_the_program_does_without() -> None:
     )
 
 
+async def test_program_that_is_unhealthy_is_not_ready() -> None:
+    db = Health.unhealthy("app/db: no connection")
+    service = ServiceHealth("app/db", State.RUNNING, critical=True, health=db)
+    async with serving(program=Program(services=[service])) as server:
+        reply = await server.get("/ready")
+        alive = await server.get("/live")
+    assert (reply.status, alive.status) == (503, 200)
+    assert reply.json() == {"status": "not ready", "because": ["app/db: no connection"]}
+
+
+async def test_startup_is_over_once_all_were_ready_whatever_comes_then() -> None:
+    program = Program(lambda: ["app/db is starting"], was_ready=False)
+    async with serving(program=program) as server:
+        before = await server.get("/startup")
+        program.was_ready = True
+        after = await server.get("/startup")
+    assert (before.status, before.json()) == (
+        503,
+        {"status": "not started", "because": ["app/db is starting"]},
+    )
+    assert (after.status, after.json()) == (200, {"status": "started"})
+
+
+async def test_health_tells_of_each_service() -> None:
+    services = [
+        ServiceHealth("app/db", State.RUNNING, critical=True, health=Health.healthy()),
+        ServiceHealth(
+            "app/cache", State.FAILED, critical=False, health=Health.degraded("down \udcff")
+        ),
+    ]
+    program = Program(services=services)
+    async with serving(program=program) as server:
+        degraded = await server.get("/health")
+        program.services = [
+            ServiceHealth("app/db", State.RUNNING, critical=True, health=Health.unhealthy("gone"))
+        ]
+        unhealthy = await server.get("/health")
+    assert (degraded.status, degraded.json()) == (
+        200,
+        {
+            "status": "degraded",
+            "services": [
+                {
+                    "name": "app/db",
+                    "state": "running",
+                    "critical": True,
+                    "status": "healthy",
+                    "reason": "",
+                },
+                {
+                    "name": "app/cache",
+                    "state": "failed",
+                    "critical": False,
+                    "status": "degraded",
+                    "reason": "down ?",
+                },
+            ],
+        },
+    )
+    assert (unhealthy.status, unhealthy.json()["status"]) == (503, "unhealthy")
+
+
 async def test_failing_readiness_check_means_not_ready_and_tells_only_its_type() -> None:
     def broken() -> Sequence[str]:
         raise LookupError("password=hunter2")
 
-    async with serving(unready=broken) as server:
+    async with serving(program=Program(broken)) as server:
         reply = await server.get("/ready")
         alive = await server.get("/live")
     assert reply.status == 503
@@ -64,12 +130,14 @@ async def test_failing_readiness_check_means_not_ready_and_tells_only_its_type()
 
 
 async def test_reason_that_is_no_proper_text_is_still_told() -> None:
-    async with serving(unready=lambda: ["file \udcff", "é"]) as server:
+    async with serving(program=Program(lambda: ["file \udcff", "é"])) as server:
         reply = await server.get("/ready")
     assert (reply.status, reply.json()["because"]) == (503, ["file ?", "é"])
 
 
-@pytest.mark.parametrize("path", ["/live", "/ready", "/live?verbose=1", "/%6cive"])
+@pytest.mark.parametrize(
+    "path", ["/live", "/startup", "/ready", "/health", "/live?verbose=1", "/%6cive"]
+)
 async def test_head_is_get_without_the_body(path: str) -> None:
     async with serving() as server, server.client() as client:
         get = await client.get(path)
@@ -100,7 +168,7 @@ async def test_wrong_method_is_told_the_right_ones(method: str) -> None:
 
 
 async def test_no_answer_is_cached_nor_names_the_software() -> None:
-    async with serving(unready=lambda: ["starting"]) as server, server.client() as client:
+    async with serving(program=Program(lambda: ["starting"])) as server, server.client() as client:
         replies = [await client.get(path) for path in ("/live", "/ready", "/elsewhere")]
         replies.append(await client.ask("TRACE", "/live"))
         async with server.client() as garbled:

@@ -11,7 +11,7 @@ import trio.testing
 
 from trio_services.admin import Bind, serve_admin
 
-from .client import Client, Server, always_ready, serving
+from .client import Client, Program, Server, serving
 
 PROMPT = 1.0  # seconds; what is not prompt takes the 5 s of some time-out
 
@@ -88,7 +88,7 @@ async def test_stop_is_prompt_whatever_a_client_does(
     async with trio.open_nursery() as rude:
         with _leaves_nothing(tmp_path):
             async with trio.open_nursery() as nursery:
-                url = await nursery.start(serve_admin, Bind.parse(bind), always_ready)
+                url = await nursery.start(serve_admin, Bind.parse(bind), Program())
                 client = await behaviour(Server(url), rude)
                 await trio.testing.wait_all_tasks_blocked(0.01)
                 start = trio.current_time()
@@ -130,13 +130,13 @@ async def test_nobody_can_connect_after_the_end(bind: str) -> None:
 async def test_cancelled_before_it_is_started_it_never_listens(bind: str, tmp_path: Path) -> None:
     with _leaves_nothing(tmp_path), trio.CancelScope() as scope:
         scope.cancel()
-        await serve_admin(Bind.parse(bind), always_ready)
+        await serve_admin(Bind.parse(bind), Program())
     assert scope.cancelled_caught
 
 
 async def test_its_cancellation_reaches_the_caller(bind: str) -> None:
     with trio.move_on_after(0.05) as scope:
-        await serve_admin(Bind.parse(bind), always_ready)
+        await serve_admin(Bind.parse(bind), Program())
     assert scope.cancelled_caught
 
 
@@ -170,7 +170,7 @@ async def _cancelled_at(steps: int, kind: str, bind: str) -> bool:
 
     async def serve(*, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         with scope:
-            await serve_admin(Bind.parse(bind), always_ready, task_status=task_status)
+            await serve_admin(Bind.parse(bind), Program(), task_status=task_status)
 
     instrument = _CancelAtStep(scope, steps)
     trio.lowlevel.add_instrument(instrument)

@@ -528,6 +528,17 @@ async def test_host_tells_what_it_does_without_and_gives_its_tree(
         assert host.degraded() == []
 
 
+async def test_health_is_that_of_each_service(autojump_clock: MockClock) -> None:
+    host = Host(Supervisor("app", [Child(trio.sleep_forever, name="slow", stale_after=5)]), 30)
+    with pytest.raises(RuntimeError, match="app was not opened"):
+        await host.health()
+    async with host.open(open_ended=True):
+        await trio.sleep(6)
+        report = await host.health()
+        assert host.ready  # as far as it can tell without asking
+    assert report.unhealthy == ["app/slow has made no progress for 6 s"]
+
+
 @pytest.mark.parametrize(
     ("restart", "reason"),
     [

@@ -1,10 +1,11 @@
-"""The admin server: `/live` and `/ready` for probes, over loopback or a unix socket."""
+"""The admin server: probes, over loopback or a unix socket."""
 
 from typing import TYPE_CHECKING
 
 from ._bind import Bind as Bind
 
 if TYPE_CHECKING:
+    from ._app import Program as Program
     from ._server import AdminUnavailable as AdminUnavailable, serve_admin as serve_admin
 else:
 
@@ -14,7 +15,11 @@ else:
             from . import _server
 
             return getattr(_server, name)
+        if name == "Program":
+            from . import _app
+
+            return _app.Program
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["AdminUnavailable", "Bind", "serve_admin"]
+__all__ = ["AdminUnavailable", "Bind", "Program", "serve_admin"]

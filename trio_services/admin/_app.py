@@ -1,10 +1,12 @@
-"""The application behind the guard: two probes."""
+"""The application behind the guard: probes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
+from typing import Protocol
 
+import attrs
 import trio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -13,37 +15,43 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ..lifecycle import HealthStatus
+from ..telemetry import HealthReport
 from ._guard import Guard
 
 
-def build_app(
-    unready: Callable[[], Sequence[str]],
-    degraded: Callable[[], Sequence[str]],
-    hosts: frozenset[str] | None,
-) -> Starlette:
-    """The ASGI application that answers `/live` and `/ready`, and 404 to all else.
+class Program(Protocol):
+    """What is asked of the program that is told about; a `Host` has it all."""
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether all services became ready, whatever happened since."""
+        ...
+
+    def unready(self) -> Sequence[str]:
+        """Why it is not ready, one short line each; nothing when it is. Must not block."""
+        ...
+
+    async def health(self) -> HealthReport:
+        """How well each service is, in less than the time that a client has."""
+        ...
+
+
+def build_app(program: Program, hosts: frozenset[str] | None) -> Starlette:
+    """The ASGI application that answers the probes, and 404 to all else.
 
     Args:
-        unready: The reasons why the program is not ready, one short line each; none when it is.
-            It is called in the event loop for each probe, so it must not block.
-        degraded: What it does without while it is ready, likewise.
+        program: What is told about.
         hosts: The `Host` headers that are answered; None for any one.
     """
-
-    async def live(_: Request) -> Response:
-        await trio.lowlevel.checkpoint()  # a turn of the loop: no more is claimed by the answer
-        return JSONResponse({"status": "alive"})
-
-    async def ready(_: Request) -> Response:
-        await trio.lowlevel.checkpoint()
-        if because := _reasons(unready):
-            return JSONResponse({"status": "not ready", "because": because}, 503)
-        if because := _reasons(degraded):
-            return JSONResponse({"status": "degraded", "because": because})
-        return JSONResponse({"status": "ready"})
-
+    probes = _Probes(program)
     app = Starlette(
-        routes=[Route("/live", live), Route("/ready", ready)],
+        routes=[
+            Route("/live", probes.live),
+            Route("/startup", probes.startup),
+            Route("/ready", probes.ready),
+            Route("/health", probes.health),
+        ],
         middleware=[Middleware(Guard, hosts=hosts)],
         exception_handlers={HTTPException: _failed, Exception: _failed},
     )
@@ -51,13 +59,66 @@ def build_app(
     return app
 
 
-def _reasons(unready: Callable[[], Sequence[str]]) -> list[str]:
+@attrs.frozen
+class _Probes:
+    program: Program
+
+    async def live(self, _: Request) -> Response:
+        await trio.lowlevel.checkpoint()  # a turn of the loop: no more is claimed by the answer
+        return JSONResponse({"status": "alive"})
+
+    async def startup(self, _: Request) -> Response:
+        await trio.lowlevel.checkpoint()
+        if self.program.was_ready:
+            return JSONResponse({"status": "started"})
+        return _not("started", _reasons(self.program))
+
+    async def ready(self, _: Request) -> Response:
+        await trio.lowlevel.checkpoint()
+        if because := _reasons(self.program):
+            return _not("ready", because)
+        report = await self.program.health()
+        if because := report.unhealthy:
+            return _not("ready", because)
+        if because := report.degraded:
+            return JSONResponse({"status": "degraded", "because": _texts(because)})
+        return JSONResponse({"status": "ready"})
+
+    async def health(self, _: Request) -> Response:
+        report = await self.program.health()
+        services = [
+            {
+                "name": one.name,
+                "state": one.state,
+                "critical": one.critical,
+                "status": one.health.status.name.lower(),
+                "reason": _text(one.health.reason),
+            }
+            for one in report.services
+        ]
+        status = 503 if report.status is HealthStatus.UNHEALTHY else 200
+        return JSONResponse({"status": report.status.name.lower(), "services": services}, status)
+
+
+def _not(what: str, because: Sequence[str]) -> Response:
+    return JSONResponse({"status": f"not {what}", "because": _texts(because)}, 503)
+
+
+def _reasons(program: Program) -> Sequence[str]:
     try:
-        # A lone surrogate, from a file name for example, would not encode.
-        return [str(line).encode("utf-8", "replace").decode() for line in unready()]
+        return program.unready()
     except Exception as error:  # noqa: BLE001 -- a broken check is an answer: not ready
         # Only the type: messages may hold passwords and paths.
         return [f"the readiness check failed: {type(error).__name__}"]
+
+
+def _texts(lines: Sequence[str]) -> list[str]:
+    return [_text(line) for line in lines]
+
+
+def _text(line: str) -> str:
+    # A lone surrogate, from a file name for example, would not encode.
+    return line.encode("utf-8", "replace").decode()
 
 
 async def _failed(_: Request, error: Exception) -> Response:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import cast
 
@@ -30,7 +29,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ConnectionState
 
 from ..errors import ServicesError
-from ._app import build_app
+from ._app import Program, build_app
 from ._bind import Bind
 from ._guard import HEAD_BYTES
 from ._listen import open_door
@@ -62,19 +61,15 @@ class AdminUnavailable(ServicesError):
 
 async def serve_admin(
     bind: Bind,
-    unready: Callable[[], Sequence[str]],
-    degraded: Callable[[], Sequence[str]] = list,
+    program: Program,
     *,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer `/live` and `/ready` on `bind`; never returns.
+    """Answer the probes on `bind`; never returns.
 
     Args:
         bind: Where to listen.
-        unready: The reasons why the program is not ready, one short line each; none when it is.
-            It is called in the event loop for each probe, so it must not block. If it raises,
-            the program is not ready, and the reason given is the exception's type.
-        degraded: What it does without while it is ready, likewise.
+        program: What is told about, a `Host` for example.
         task_status: Started with the address when clients can connect: ``http://host:port`` with
             the port that was taken, or ``unix:/path``.
 
@@ -90,7 +85,7 @@ async def serve_admin(
             door = await stack.enter_async_context(open_door(bind))
         except OSError as error:
             raise AdminUnavailable(bind, f"cannot listen on {bind}: {_explain(error)}") from error
-        app = ASGIWrapper(cast("ASGIFramework", build_app(unready, degraded, door.hosts)))
+        app = ASGIWrapper(cast("ASGIFramework", build_app(program, door.hosts)))
         async with trio.open_nursery() as connections:
             task_status.started(door.url)
             failure = await _accept(door.listener, app, connections)

@@ -156,9 +156,7 @@ def _companions(application: Application) -> list[Companion]:
         from ..supervision import Child
 
         # Probes have nothing in hand that a stop should wait for.
-        return Child(
-            partial(serve_admin, bind, host.unready, host.degraded), name="admin", stop_within=0
-        )
+        return Child(partial(serve_admin, bind, host), name="admin", stop_within=0)
 
     return [admin]
 

@@ -22,7 +22,7 @@ from ..supervision import (
     check_budget,
     check_injection,
 )
-from ..telemetry import EventLog, service_logger
+from ..telemetry import EventLog, HealthChecks, HealthReport, service_logger
 
 if TYPE_CHECKING:
     from ..di import Container
@@ -71,6 +71,7 @@ class Host:
         self._root = root
         self._container = container
         self._tree: Tree | None = None
+        self._checks: HealthChecks | None = None
 
     def __repr__(self) -> str:
         return f"<Host {self.name}>"
@@ -139,6 +140,13 @@ class Host:
         if self._tree is None:
             return []
         return list(_lacking(self._tree.statistics(), needed=True))
+
+    async def health(self) -> HealthReport:
+        """How well each service is, now or a second ago; see `HealthChecks`."""
+        tree = self.tree
+        if self._checks is None:
+            self._checks = HealthChecks(tree)
+        return await self._checks.report()
 
     def unended(self) -> list[Lifetime]:
         """The services that are still there."""

@@ -1,5 +1,10 @@
 """Telemetry: reads events and statistics, and tells people and machines."""
 
+from ._health import (
+    HealthChecks as HealthChecks,
+    HealthReport as HealthReport,
+    ServiceHealth as ServiceHealth,
+)
 from ._logs import (
     LEVELS as LEVELS,
     EventLog as EventLog,
