@@ -263,16 +263,16 @@ async def test_at_a_stop_what_is_not_begun_is_released_with_its_attempt_given_ba
     server: Server, pool: pg.Pool
 ) -> None:
     queue = pg.Queue[int](pool, "numbers")
-    slow = trio.Event()
+    slow: list[int] = []
 
     async def handle(item: int) -> None:
         if item >= 500:
-            slow.set()
+            slow.append(item)
             await trio.sleep_forever()
 
     await queue.put_many(range(1000))
     async with at_work(queue, handle, count=5, stop_within=0.3):
-        await slow.wait()
+        await until(lambda: len(slow) == 5)
     await until(lambda: rows(server).get("ready") == 500, within=1)
     assert server.execute("select distinct attempt from trio_services.ready") == [(0,)]
     books = queue.statistics()
