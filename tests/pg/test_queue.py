@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
@@ -25,16 +25,20 @@ class Email:
     at: datetime
 
 
+@pytest.fixture(autouse=True)
+def _tables(server: Server) -> None:
+    empty_tables(server)
+
+
 @pytest.fixture
 async def pool(server: Server) -> AsyncGenerator[pg.Pool]:
-    await empty_tables(server)
     async with pg.open_pool(server.url) as pool:
         yield pool
 
 
 async def test_item_is_handled_and_leaves_nothing_behind(server: Server, pool: pg.Pool) -> None:
     queue = pg.Queue[Email](pool, "emails")
-    email = Email("you", datetime.now(timezone.utc))
+    email = Email("you", datetime.now(UTC))
     handled: list[Email] = []
 
     async def handle(item: Email) -> None:
@@ -71,11 +75,15 @@ async def test_item_is_there_if_the_transaction_is_committed_that_it_was_put_in(
         await queue.put(1, connection=connection)
         assert rows(server) == {}
     assert rows(server) == {"ready": 1}
-    with pytest.raises(ZeroDivisionError):
+
+    async def fail() -> None:
         async with pool.transaction() as connection:
             await connection.execute("insert into items values (2)")
             await queue.put(2, connection=connection)
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
     assert rows(server) == {"ready": 1}
     assert server.execute("select id from items") == [(1,)]
 
@@ -117,7 +125,7 @@ async def test_item_waits_until_it_is_due(server: Server, pool: pg.Pool) -> None
         handled[item] = trio.current_time() - began
 
     async with at_work(queue, handle):
-        await queue.put("later", run_at=datetime.now(timezone.utc) + timedelta(seconds=0.8))
+        await queue.put("later", run_at=datetime.now(UTC) + timedelta(seconds=0.8))
         await queue.put("soon", delay=0.4)
         await queue.put("now")
         assert rows(server).get("scheduled") == 2
@@ -127,9 +135,7 @@ async def test_item_waits_until_it_is_due(server: Server, pool: pg.Pool) -> None
     assert 0.75 <= handled["later"] < 1.2
 
 
-async def test_one_item_with_a_unique_key_is_there_at_a_time(
-    server: Server, pool: pg.Pool
-) -> None:
+async def test_one_item_with_a_unique_key_is_there_at_a_time(server: Server, pool: pg.Pool) -> None:
     queue = pg.Queue[int](pool, "numbers")
     handled: list[int] = []
 
@@ -217,9 +223,7 @@ async def test_discarded_item_is_gone(server: Server, pool: pg.Pool) -> None:
     await until(lambda: not rows(server))
 
 
-async def test_undecodable_item_is_parked_after_its_attempts(
-    server: Server, pool: pg.Pool
-) -> None:
+async def test_undecodable_item_is_parked_after_its_attempts(server: Server, pool: pg.Pool) -> None:
     queue = pg.Queue[Email](pool, "emails", attempts=2)
     handled: list[Email] = []
 
@@ -236,7 +240,7 @@ async def test_undecodable_item_is_parked_after_its_attempts(
         "insert into trio_services.ready (queue, rank, version, payload)"
         " values ('emails', 0, 9, '{}')"
     )
-    await queue.put(Email("you", datetime.now(timezone.utc)))
+    await queue.put(Email("you", datetime.now(UTC)))
     async with at_work(queue, handle):
         await until(lambda: len(handled) == 1)
         await until(lambda: rows(server).get("dead") == 4)
@@ -264,10 +268,14 @@ async def test_at_a_stop_what_is_not_begun_is_released_with_its_attempt_given_ba
 ) -> None:
     queue = pg.Queue[int](pool, "numbers")
     slow = trio.Event()
+    begun = 0
 
     async def handle(item: int) -> None:
+        nonlocal begun
         if item >= 500:
-            slow.set()
+            begun += 1
+            if begun == 5:
+                slow.set()
             await trio.sleep_forever()
 
     await queue.put_many(range(1000))
@@ -322,8 +330,6 @@ async def test_depth_counts_what_is_in_the_database(pool: pg.Pool) -> None:
 
 async def test_database_without_the_tables_is_told_to_the_workers(server: Server) -> None:
     server.execute("drop schema if exists trio_services cascade")
-
-    async def handle(item: int) -> None: ...
 
     async with pg.open_pool(server.url) as pool:
         queue = pg.Queue[int](pool, "numbers")

@@ -155,29 +155,38 @@ class Tenure:
             await self._begin()
             with self._ends:
                 async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._guard)
                     nursery.start_soon(self._listen)
                     nursery.start_soon(self._renew)
                     await self._converse()
                     nursery.cancel_scope.cancel()
         except* PoolClosed:
             pass  # as good as a cancellation, which comes next
-        except* Exception as group:
+        except* Exception as group:  # noqa: BLE001 -- told to the workers
             error = group.exceptions[0] if len(group.exceptions) == 1 else group
         finally:
-            self.lost = self.lost or trio.current_time() >= self._ends.deadline
-            self._end_holds()
             if self._number and not self.lost:
                 with trio.move_on_after(CLEAN_UP, shield=True):
                     await self._say_goodbye()
             if self._connection is not None:
                 with trio.move_on_after(CLEAN_UP, shield=True):
                     await self._connection.close()
-            self._desk.ended(self, error)
+            if not self.lost:
+                self._desk.ended(self, error)
 
-    def _end_holds(self) -> None:
-        """Nobody renews the lease any more, so what it covers must not go on."""
-        for hold in tuple(self.holds):
-            hold.cancel()
+    async def _guard(self) -> None:
+        """End what the lease covers as soon as it is not kept up any more, whatever else goes on.
+
+        A query that is under way over a link that is cut takes its time to be cancelled.
+        """
+        try:
+            await trio.sleep_forever()
+        finally:
+            for hold in tuple(self.holds):
+                hold.cancel()
+            if self.lost or trio.current_time() >= self._ends.deadline:
+                self.lost = True
+                self._desk.ended(self, None)
 
     async def _begin(self) -> None:
         worker = f"{socket.gethostname()}/{os.getpid()}"
@@ -247,13 +256,14 @@ class Tenure:
                 while not self._is_over():
                     await self._turn(self._connection)
                     failures = 0
-                return
             except errors.UndefinedTable:
                 raise
             except _LOST as error:
                 self.error = error.with_traceback(None)
                 self._restore()
                 failures += 1
+            else:
+                return
             if self._connection is not None:
                 await self._connection.close()
             await trio.sleep(_BACKOFF.delay(failures))
