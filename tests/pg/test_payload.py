@@ -12,9 +12,10 @@ from hypothesis import given, strategies as st
 from trio_services import pg
 from trio_services.pg._payload import Codec
 
-DEEP: list[Any] = []
-for _ in range(33):
-    DEEP = [DEEP]
+
+def deep(levels: int) -> list[Any]:
+    """Lists in lists."""
+    return [deep(levels - 1)] if levels else []
 
 
 @attrs.frozen
@@ -32,7 +33,7 @@ class Reading:
         (float("nan"), "nan is no number"),
         ([float("-inf")], r"at \[0\]: -inf"),
         (2**53 + 1, "beyond 2"),
-        (DEEP, "more than 32 deep"),
+        (deep(33), "more than 32 deep"),
         ({"a": {1: 2}}, "at a: the key 1 is not text"),
         (b"bytes", "bytes"),
         ({"a": [object()]}, r"at a\[0\]: an object of type object"),

@@ -42,6 +42,7 @@ async def test_item_is_handled_and_leaves_nothing_behind(server: Server, pool: p
     handled: list[Email] = []
 
     async def handle(item: Email) -> None:
+        await trio.lowlevel.checkpoint()
         handled.append(item)
 
     assert await queue.put(email)
@@ -58,6 +59,7 @@ async def test_item_that_is_put_while_workers_wait_is_handled_at_once(pool: pg.P
     handled: list[int] = []
 
     async def handle(item: int) -> None:
+        await trio.lowlevel.checkpoint()
         handled.append(item)
 
     async with at_work(queue, handle, count=3):
@@ -93,6 +95,7 @@ async def test_many_items_are_put_and_handled_each_once(server: Server, pool: pg
     handled: list[int] = []
 
     async def handle(item: int) -> None:
+        await trio.lowlevel.checkpoint()
         handled.append(item)
 
     assert await queue.put_many(range(3000)) == 3000
@@ -107,6 +110,7 @@ async def test_items_with_a_greater_priority_come_first(pool: pg.Pool) -> None:
     handled: list[str] = []
 
     async def handle(item: str) -> None:
+        await trio.lowlevel.checkpoint()
         handled.append(item)
 
     for item, priority in (("b", 0), ("d", -100), ("a", 5), ("c", 0)):
@@ -122,6 +126,7 @@ async def test_item_waits_until_it_is_due(server: Server, pool: pg.Pool) -> None
     began = trio.current_time()
 
     async def handle(item: str) -> None:
+        await trio.lowlevel.checkpoint()
         handled[item] = trio.current_time() - began
 
     async with at_work(queue, handle):
@@ -140,6 +145,7 @@ async def test_one_item_with_a_unique_key_is_there_at_a_time(server: Server, poo
     handled: list[int] = []
 
     async def handle(item: int) -> None:
+        await trio.lowlevel.checkpoint()
         handled.append(item)
 
     assert await queue.put(1, unique="one") is not None
@@ -162,10 +168,12 @@ async def test_failing_item_is_tried_again_and_dead_after_its_attempts(
 
     async def handle(item: int) -> None:
         nonlocal tried
+        await trio.lowlevel.checkpoint()
         tried += 1
         raise ValueError(f"attempt {tried}")
 
     async def bury(item: int, error: Exception) -> None:
+        await trio.lowlevel.checkpoint()
         dead.append((item, str(error)))
 
     await queue.put(7, unique="seven")
@@ -186,6 +194,7 @@ async def test_retry_of_the_workers_has_precedence(server: Server, pool: pg.Pool
     queue = pg.Queue[int](pool, "numbers", attempts=3)
 
     async def handle(item: int) -> None:
+        await trio.lowlevel.checkpoint()
         raise ValueError
 
     await queue.put(7)
@@ -200,6 +209,7 @@ async def test_item_that_asks_for_later_is_no_failure(server: Server, pool: pg.P
 
     async def handle(item: int) -> None:
         nonlocal tried
+        await trio.lowlevel.checkpoint()
         tried += 1
         if tried < 5:
             raise RetryLater(0.01)
@@ -215,6 +225,7 @@ async def test_discarded_item_is_gone(server: Server, pool: pg.Pool) -> None:
     queue = pg.Queue[int](pool, "numbers")
 
     async def handle(item: int) -> None:
+        await trio.lowlevel.checkpoint()
         raise Discard("no need")
 
     await queue.put(1)
@@ -228,6 +239,7 @@ async def test_undecodable_item_is_parked_after_its_attempts(server: Server, poo
     handled: list[Email] = []
 
     async def handle(item: Email) -> None:
+        await trio.lowlevel.checkpoint()
         handled.append(item)
 
     deep = "[" * 5000 + "]" * 5000
@@ -252,6 +264,7 @@ async def test_older_payload_is_upgraded(pool: pg.Pool) -> None:
     handled: list[Any] = []
 
     async def handle(item: dict[str, str]) -> None:
+        await trio.lowlevel.checkpoint()
         handled.append(item)
 
     def upgrade(value: Any, version: int) -> Any:
@@ -309,6 +322,7 @@ async def test_closed_queue_ends_its_workers_when_nothing_is_ready(
     handled: list[int] = []
 
     async def handle(item: int) -> None:
+        await trio.lowlevel.checkpoint()
         handled.append(item)
 
     await queue.put_many(range(500))

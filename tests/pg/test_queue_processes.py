@@ -105,6 +105,7 @@ async def test_job_of_a_killed_process_is_leased_anew_within_its_lease_and_a_pol
 
     async def handle(item: int) -> None:
         nonlocal began
+        await trio.lowlevel.checkpoint()
         began = trio.current_time()
 
     async with pg.open_pool(server.url) as pool:
@@ -180,6 +181,7 @@ async def test_handler_of_a_lost_lease_is_cancelled_before_another_begins(server
 
     async def handle(item: int) -> None:
         nonlocal began
+        await trio.lowlevel.checkpoint()
         began = trio.current_time()
 
     kwargs = {"connect_timeout": 2}
