@@ -15,6 +15,7 @@ from ._connection import (
     Connection as Connection,
     connect as connect,
 )
+from ._desk import DurableStatistics as DurableStatistics
 from ._directory import Holder as Holder
 from ._drive import CLEAN_UP as CLEAN_UP
 from ._embedded import EmbeddedServer as EmbeddedServer
@@ -33,7 +34,6 @@ from ._pool import Pool as Pool, open_pool as open_pool
 from ._psql import client_environment as client_environment
 from ._queue import (
     Depth as Depth,
-    DurableStatistics as DurableStatistics,
     Queue as Queue,
 )
 from ._statistics import PoolStatistics as PoolStatistics

@@ -224,7 +224,7 @@ class Claims:
     """
 
     def __init__(self, queue: str) -> None:
-        self.channel = f"{_SCHEMA}.{queue}"
+        self.channel: str = f"{_SCHEMA}.{queue}"
         self._names = {"queue": queue, "channel": self.channel}
 
     # -- putting -----------------------------------------------------------------------

@@ -22,21 +22,21 @@ from __future__ import annotations
 import math
 import os
 import socket
-from collections.abc import Collection
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 import trio
 from psycopg import Error, errors
 
 from ..errors import CommitUnknown, PoolClosed, PoolTimeout, TooManyRequests
 from ..resilience import Backoff
-from ._claims import Claims, Row, Words
+from ._claims import Claims, Words
 from ._drive import CLEAN_UP
 from ._listen import listen
 from ._stock import AnyConnection
 
 if TYPE_CHECKING:
+    from ._desk import Desk
     from ._pool import Pool
 
 POLL = 5.0  # seconds: the net under notifications
@@ -46,45 +46,6 @@ _PATIENCE = 0.1  # seconds that a job may wait for a worker here
 _LINGER = 1.0  # seconds without work after which a lease is ended
 _BACKOFF = Backoff(initial=0.1, factor=2, cap=3, jitter=0.25)
 _LOST = (Error, PoolTimeout, TooManyRequests, CommitUnknown, OSError)
-
-
-class Desk(Protocol):
-    """Who takes the jobs, and says what became of them."""
-
-    attempts: int
-    lease: float
-
-    def wanted(self, tenure: Tenure) -> int:
-        """How many workers wait for a job that is not there."""
-        ...
-
-    def known(self, tenure: Tenure) -> Collection[int]:
-        """The ids of the jobs of a tenure that are here."""
-        ...
-
-    def receive(self, tenure: Tenure, rows: list[Row], asked: int) -> None:
-        """Take jobs that were claimed."""
-        ...
-
-    def recall(self, tenure: Tenure, until: float) -> list[int]:
-        """Take back the jobs that have been waiting for a worker since before a time; their ids."""
-        ...
-
-    def is_idle(self, tenure: Tenure) -> bool:
-        """Whether nobody works, and nobody wants to."""
-        ...
-
-    def next_recall(self) -> float:
-        """Since when the job waits that waits longest; inf if there is none."""
-        ...
-
-    def ended(self, tenure: Tenure, error: Exception | None) -> None:
-        """It is over; what is still in hand is not this process's any more."""
-        ...
-
-    def count_stale(self, count: int) -> None:
-        """Book words about jobs that were others' already."""
-        ...
 
 
 class Tenure:
@@ -102,9 +63,9 @@ class Tenure:
         error: what was wrong with the last exchange, if anything was.
     """
 
-    def __init__(self, desk: Desk, pool: Pool, claims: Claims) -> None:
-        self.words = Words()
-        self.lost = False
+    def __init__(self, desk: Desk[Any], pool: Pool, claims: Claims) -> None:
+        self.words: Words = Words()
+        self.lost: bool = False
         self.holds: set[trio.CancelScope] = set()
         self.error: Exception | None = None
         self._desk = desk
@@ -331,7 +292,7 @@ class Tenure:
         """Wait until there is something to say, or to look for."""
         self._news = trio.Event()
         wake_at = min(
-            self._sweep_at, self._desk.next_recall() + _PATIENCE, self._idle_since + _LINGER
+            self._sweep_at, self._desk.waiting_since() + _PATIENCE, self._idle_since + _LINGER
         )
         with trio.move_on_at(wake_at):
             await self._news.wait()
