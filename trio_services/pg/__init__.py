@@ -11,11 +11,11 @@ from ..errors import (
     TooManyRequests as TooManyRequests,
 )
 from ._block import Pipeline as Pipeline, ServerCursor as ServerCursor, Transaction as Transaction
+from ._claimed import DurableStatistics as DurableStatistics
 from ._connection import (
     Connection as Connection,
     connect as connect,
 )
-from ._desk import DurableStatistics as DurableStatistics
 from ._directory import Holder as Holder
 from ._drive import CLEAN_UP as CLEAN_UP
 from ._embedded import EmbeddedServer as EmbeddedServer

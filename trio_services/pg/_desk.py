@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
-import time
 from collections import deque
-from collections.abc import Collection, Generator, Iterable
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, get_args
 
-import attrs
 import trio
 from outcome import Error
 from trio.lowlevel import Abort, RaiseCancelT, Task, enable_ki_protection
 
-from ..errors import Failure, ServicesError
+from ..errors import ServicesError
 from ..lifecycle import summarize
 from ..queues import DeadLetter, Job, Outcome
 from ..resilience import Backoff, Retry
+from ._claimed import Claimed, DurableStatistics, heard, tell
 from ._claims import Claims, Later, Row
 from ._payload import Codec
 from ._tenure import Tenure
@@ -29,63 +27,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _FAILURES_KEPT = 20
-
-
-@attrs.define(eq=False)
-class _Claimed(Job[T]):
-    """A job that was claimed.
-
-    Args:
-        tenure: under which lease.
-        tries: how often it was claimed in all.
-        postponed: how it is to be tried again later, if it is.
-    """
-
-    tenure: Tenure = attrs.field(kw_only=True)
-    tries: int = attrs.field(kw_only=True)
-    postponed: Later | None = attrs.field(default=None, kw_only=True)
-
-
-@attrs.frozen
-class DurableStatistics:
-    """What this process has done for a durable queue; numbers of jobs.
-
-    Every claim has one end: ``claimed = waiting + in_hand + done + discarded + dead + returned +
-    released + lost``.
-
-    Attributes:
-        waiting: claimed ahead, and not in a worker's hand yet.
-        in_hand: with a worker.
-        claimed: taken from the database.
-        done: how many came to that; see `Outcome`.
-        discarded: likewise.
-        dead: likewise.
-        returned: to be tried again: by a stop, after a failure, or because they asked for it.
-        released: given back without having been begun.
-        lost: not this process's any more before they were begun.
-        stale: outcomes that came too late: somebody else had the job.
-        retried: how many were put off to be tried again.
-        error: why the database could not be talked to the last time; empty if it could.
-    """
-
-    waiting: int
-    in_hand: int
-    claimed: int
-    done: int
-    discarded: int
-    dead: int
-    returned: int
-    released: int
-    lost: int
-    stale: int
-    retried: int
-    error: str
-
-    def __str__(self) -> str:
-        """The accounts on one line."""
-        ends = ("done", "discarded", "dead", "returned", "released", "lost", "in_hand", "waiting")
-        parts = [f"{n} {name}" for name in ends if (n := getattr(self, name)) or name == "done"]
-        return f"{self.claimed} claimed = {' + '.join(parts)}".replace("in_hand", "in hand")
 
 
 class Desk(Generic[T]):
@@ -110,8 +51,8 @@ class Desk(Generic[T]):
         self._claims = Claims(name)
         self._closed = False
         self._consumers = 0
-        self._waiting: deque[_Claimed[T]] = deque()
-        self._in_hand: set[_Claimed[T]] = set()
+        self._waiting: deque[Claimed[T]] = deque()
+        self._in_hand: set[Claimed[T]] = set()
         self._takers: dict[Task, None] = {}
         self._waking = 0  # workers that were woken, and have not looked yet
         self._tenure: Tenure | None = None
@@ -216,7 +157,7 @@ class Desk(Generic[T]):
     @enable_ki_protection
     def settle(self, job: Job[T], outcome: Outcome) -> None:
         """Book the outcome of a job that was taken; the database hears of it soon."""
-        job = cast("_Claimed[T]", job)
+        job = cast("Claimed[T]", job)
         self._in_hand.discard(job)
         self._settled[outcome] += 1
         if job.tenure is not self._tenure:
@@ -224,7 +165,7 @@ class Desk(Generic[T]):
             return
         words = job.tenure.words
         if outcome is Outcome.DEAD:
-            words.dead.append((job.number, _tell(job.failures)))
+            words.dead.append((job.number, tell(job.failures)))
         elif outcome is not Outcome.RETURNED:
             words.done.append(job.number)
         elif job.postponed is not None:
@@ -235,7 +176,7 @@ class Desk(Generic[T]):
 
     def release(self, *jobs: Job[T]) -> None:
         """Put jobs back to the head that were taken and not begun."""
-        for job in reversed(cast("tuple[_Claimed[T], ...]", jobs)):
+        for job in reversed(cast("tuple[Claimed[T], ...]", jobs)):
             self._in_hand.discard(job)
             if job.tenure is self._tenure:
                 self._waiting.appendleft(job)
@@ -253,7 +194,7 @@ class Desk(Generic[T]):
     @contextmanager
     def hold(self, job: Job[Any]) -> Generator[None]:
         """A block around the work at a job, which is cancelled when the job is lost to others."""
-        tenures = {cast("_Claimed[Any]", part).tenure for part in job.parts or (job,)}
+        tenures = {cast("Claimed[Any]", part).tenure for part in job.parts or (job,)}
         with trio.CancelScope() as scope:
             for tenure in tenures:
                 tenure.holds.add(scope)
@@ -268,11 +209,11 @@ class Desk(Generic[T]):
     def postpone(self, job: Job[Any], delay: float) -> bool:
         """Yes: a job is returned, and taken anew after the delay, here or elsewhere."""
         self._retried += 1
-        for part in cast("list[_Claimed[Any]]", job.parts or [job]):
+        for part in cast("list[Claimed[Any]]", job.parts or [job]):
             failed = job.failed >= part.tries
             if part is not job and failed:
                 part.remember(job.failures[-1])
-            part.postponed = Later(part.number, delay, int(not failed), _tell(part.failures))
+            part.postponed = Later(part.number, delay, int(not failed), tell(part.failures))
         return True
 
     def statistics(self) -> DurableStatistics:
@@ -326,9 +267,9 @@ class Desk(Generic[T]):
         elif self._closed and tenure.exhausted:
             self._wake(math.inf)  # there is nothing to come for the workers that wait
 
-    def _job(self, tenure: Tenure, row: Row, now: float) -> _Claimed[T] | None:
+    def _job(self, tenure: Tenure, row: Row, now: float) -> Claimed[T] | None:
         """The job of a row; None if its payload makes no sense now, and it is to be tried later."""
-        failures = _heard(row.errors)
+        failures = heard(row.errors)
         item: Any = row.payload
         broken: Exception | None = None
         try:
@@ -337,13 +278,13 @@ class Desk(Generic[T]):
             broken = error
             if row.attempt < self.attempts:  # another program may be able to read it
                 failure = summarize(self.name, error)
-                told = _tell((*failures, failure)[-_FAILURES_KEPT:])
+                told = tell((*failures, failure)[-_FAILURES_KEPT:])
                 delay = Backoff().delay(row.attempt)
                 tenure.words.later.append(Later(row.id, delay, 0, told))
                 self._settled[Outcome.RETURNED] += 1
                 self._retried += 1
                 return None
-        return _Claimed(
+        return Claimed(
             self.name,
             row.id,
             item,
@@ -383,20 +324,3 @@ class Desk(Generic[T]):
             task = next(iter(self._takers))
             del self._takers[task]
             trio.lowlevel.reschedule(task, Error(failed))
-
-
-def _tell(failures: Iterable[Failure]) -> str | None:
-    """Failures as JSON, their times as those of the world."""
-    here = time.time() - trio.current_time()
-    told = [attrs.asdict(failure) | {"at": failure.at + here} for failure in failures]
-    return json.dumps(told).replace("\\u0000", "") if told else None
-
-
-def _heard(told: str | None) -> tuple[Failure, ...]:
-    if told is None:
-        return ()
-    here = time.time() - trio.current_time()
-    try:
-        return tuple(Failure(**(one | {"at": one["at"] - here})) for one in json.loads(told))
-    except (TypeError, ValueError, KeyError):
-        return ()  # written by another version; what became of the job matters more
