@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 TABLES = ("ready", "scheduled", "running", "dead", "lease", "unique_job")
 
 
-async def empty_tables(server: Server) -> None:
+def empty_tables(server: Server) -> None:
     """The framework's schema, with nothing in the queues."""
-    await pg.migrate(server.url)
+    trio.run(pg.migrate, server.url)
     server.execute(f"truncate {', '.join(f'trio_services.{table}' for table in TABLES)}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
@@ -25,19 +25,24 @@ class Email:
     at: datetime
 
 
+@pytest.fixture(autouse=True)
+def _tables(server: Server) -> None:
+    empty_tables(server)
+
+
 @pytest.fixture
 async def pool(server: Server) -> AsyncGenerator[pg.Pool]:
-    await empty_tables(server)
     async with pg.open_pool(server.url) as pool:
         yield pool
 
 
 async def test_item_is_handled_and_leaves_nothing_behind(server: Server, pool: pg.Pool) -> None:
     queue = pg.Queue[Email](pool, "emails")
-    email = Email("you", datetime.now(timezone.utc))
+    email = Email("you", datetime.now(UTC))
     handled: list[Email] = []
 
     async def handle(item: Email) -> None:
+        await trio.lowlevel.checkpoint()
         handled.append(item)
 
     assert await queue.put(email)
@@ -54,6 +59,7 @@ async def test_item_that_is_put_while_workers_wait_is_handled_at_once(pool: pg.P
     handled: list[int] = []
 
     async def handle(item: int) -> None:
+        await trio.lowlevel.checkpoint()
         handled.append(item)
 
     async with at_work(queue, handle, count=3):
@@ -71,11 +77,15 @@ async def test_item_is_there_if_the_transaction_is_committed_that_it_was_put_in(
         await queue.put(1, connection=connection)
         assert rows(server) == {}
     assert rows(server) == {"ready": 1}
-    with pytest.raises(ZeroDivisionError):
+
+    async def fail() -> None:
         async with pool.transaction() as connection:
             await connection.execute("insert into items values (2)")
             await queue.put(2, connection=connection)
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
     assert rows(server) == {"ready": 1}
     assert server.execute("select id from items") == [(1,)]
 
@@ -85,6 +95,7 @@ async def test_many_items_are_put_and_handled_each_once(server: Server, pool: pg
     handled: list[int] = []
 
     async def handle(item: int) -> None:
+        await trio.lowlevel.checkpoint()
         handled.append(item)
 
     assert await queue.put_many(range(3000)) == 3000
@@ -99,6 +110,7 @@ async def test_items_with_a_greater_priority_come_first(pool: pg.Pool) -> None:
     handled: list[str] = []
 
     async def handle(item: str) -> None:
+        await trio.lowlevel.checkpoint()
         handled.append(item)
 
     for item, priority in (("b", 0), ("d", -100), ("a", 5), ("c", 0)):
@@ -114,10 +126,11 @@ async def test_item_waits_until_it_is_due(server: Server, pool: pg.Pool) -> None
     began = trio.current_time()
 
     async def handle(item: str) -> None:
+        await trio.lowlevel.checkpoint()
         handled[item] = trio.current_time() - began
 
     async with at_work(queue, handle):
-        await queue.put("later", run_at=datetime.now(timezone.utc) + timedelta(seconds=0.8))
+        await queue.put("later", run_at=datetime.now(UTC) + timedelta(seconds=0.8))
         await queue.put("soon", delay=0.4)
         await queue.put("now")
         assert rows(server).get("scheduled") == 2
@@ -127,13 +140,12 @@ async def test_item_waits_until_it_is_due(server: Server, pool: pg.Pool) -> None
     assert 0.75 <= handled["later"] < 1.2
 
 
-async def test_one_item_with_a_unique_key_is_there_at_a_time(
-    server: Server, pool: pg.Pool
-) -> None:
+async def test_one_item_with_a_unique_key_is_there_at_a_time(server: Server, pool: pg.Pool) -> None:
     queue = pg.Queue[int](pool, "numbers")
     handled: list[int] = []
 
     async def handle(item: int) -> None:
+        await trio.lowlevel.checkpoint()
         handled.append(item)
 
     assert await queue.put(1, unique="one") is not None
@@ -156,10 +168,12 @@ async def test_failing_item_is_tried_again_and_dead_after_its_attempts(
 
     async def handle(item: int) -> None:
         nonlocal tried
+        await trio.lowlevel.checkpoint()
         tried += 1
         raise ValueError(f"attempt {tried}")
 
     async def bury(item: int, error: Exception) -> None:
+        await trio.lowlevel.checkpoint()
         dead.append((item, str(error)))
 
     await queue.put(7, unique="seven")
@@ -180,6 +194,7 @@ async def test_retry_of_the_workers_has_precedence(server: Server, pool: pg.Pool
     queue = pg.Queue[int](pool, "numbers", attempts=3)
 
     async def handle(item: int) -> None:
+        await trio.lowlevel.checkpoint()
         raise ValueError
 
     await queue.put(7)
@@ -194,6 +209,7 @@ async def test_item_that_asks_for_later_is_no_failure(server: Server, pool: pg.P
 
     async def handle(item: int) -> None:
         nonlocal tried
+        await trio.lowlevel.checkpoint()
         tried += 1
         if tried < 5:
             raise RetryLater(0.01)
@@ -209,6 +225,7 @@ async def test_discarded_item_is_gone(server: Server, pool: pg.Pool) -> None:
     queue = pg.Queue[int](pool, "numbers")
 
     async def handle(item: int) -> None:
+        await trio.lowlevel.checkpoint()
         raise Discard("no need")
 
     await queue.put(1)
@@ -217,13 +234,12 @@ async def test_discarded_item_is_gone(server: Server, pool: pg.Pool) -> None:
     await until(lambda: not rows(server))
 
 
-async def test_undecodable_item_is_parked_after_its_attempts(
-    server: Server, pool: pg.Pool
-) -> None:
+async def test_undecodable_item_is_parked_after_its_attempts(server: Server, pool: pg.Pool) -> None:
     queue = pg.Queue[Email](pool, "emails", attempts=2)
     handled: list[Email] = []
 
     async def handle(item: Email) -> None:
+        await trio.lowlevel.checkpoint()
         handled.append(item)
 
     deep = "[" * 5000 + "]" * 5000
@@ -236,7 +252,7 @@ async def test_undecodable_item_is_parked_after_its_attempts(
         "insert into trio_services.ready (queue, rank, version, payload)"
         " values ('emails', 0, 9, '{}')"
     )
-    await queue.put(Email("you", datetime.now(timezone.utc)))
+    await queue.put(Email("you", datetime.now(UTC)))
     async with at_work(queue, handle):
         await until(lambda: len(handled) == 1)
         await until(lambda: rows(server).get("dead") == 4)
@@ -248,6 +264,7 @@ async def test_older_payload_is_upgraded(pool: pg.Pool) -> None:
     handled: list[Any] = []
 
     async def handle(item: dict[str, str]) -> None:
+        await trio.lowlevel.checkpoint()
         handled.append(item)
 
     def upgrade(value: Any, version: int) -> Any:
@@ -263,16 +280,20 @@ async def test_at_a_stop_what_is_not_begun_is_released_with_its_attempt_given_ba
     server: Server, pool: pg.Pool
 ) -> None:
     queue = pg.Queue[int](pool, "numbers")
-    slow: list[int] = []
+    slow = trio.Event()
+    begun = 0
 
     async def handle(item: int) -> None:
+        nonlocal begun
         if item >= 500:
-            slow.append(item)
+            begun += 1
+            if begun == 5:
+                slow.set()
             await trio.sleep_forever()
 
     await queue.put_many(range(1000))
     async with at_work(queue, handle, count=5, stop_within=0.3):
-        await until(lambda: len(slow) == 5)
+        await slow.wait()
     await until(lambda: rows(server).get("ready") == 500, within=1)
     assert server.execute("select distinct attempt from trio_services.ready") == [(0,)]
     books = queue.statistics()
@@ -301,6 +322,7 @@ async def test_closed_queue_ends_its_workers_when_nothing_is_ready(
     handled: list[int] = []
 
     async def handle(item: int) -> None:
+        await trio.lowlevel.checkpoint()
         handled.append(item)
 
     await queue.put_many(range(500))
@@ -322,8 +344,6 @@ async def test_depth_counts_what_is_in_the_database(pool: pg.Pool) -> None:
 
 async def test_database_without_the_tables_is_told_to_the_workers(server: Server) -> None:
     server.execute("drop schema if exists trio_services cascade")
-
-    async def handle(item: int) -> None: ...
 
     async with pg.open_pool(server.url) as pool:
         queue = pg.Queue[int](pool, "numbers")

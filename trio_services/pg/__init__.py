@@ -11,6 +11,7 @@ from ..errors import (
     TooManyRequests as TooManyRequests,
 )
 from ._block import Pipeline as Pipeline, ServerCursor as ServerCursor, Transaction as Transaction
+from ._claimed import DurableStatistics as DurableStatistics
 from ._connection import (
     Connection as Connection,
     connect as connect,
@@ -33,7 +34,6 @@ from ._pool import Pool as Pool, open_pool as open_pool
 from ._psql import client_environment as client_environment
 from ._queue import (
     Depth as Depth,
-    DurableStatistics as DurableStatistics,
     Queue as Queue,
 )
 from ._statistics import PoolStatistics as PoolStatistics

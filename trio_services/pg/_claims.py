@@ -17,7 +17,7 @@ in the tables.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, cast
 
 import attrs
 
@@ -42,7 +42,9 @@ WITH free AS (
     INSERT INTO {_SCHEMA}.unique_job (queue, key) VALUES (%(queue)s, %(unique)s)
     ON CONFLICT DO NOTHING RETURNING key
 ), put AS ("""
-_RUN_AT = ", coalesce(%(run_at)s::timestamptz, clock_timestamp() + make_interval(secs => %(delay)s::float8))"
+_RUN_AT = """,
+    coalesce(%(run_at)s::timestamptz, clock_timestamp() + make_interval(secs => %(delay)s::float8))
+"""
 
 _CLAIM = f"""
 WITH mine AS MATERIALIZED (
@@ -143,7 +145,8 @@ WHERE queue = %(queue)s AND expires_at <= clock_timestamp() FOR UPDATE SKIP LOCK
 """
 _REAP = f"""
 WITH ended AS (
-    DELETE FROM {_SCHEMA}.running WHERE lease = ANY(%(leases)s::bigint[]) RETURNING {_JOB}, attempt, errors
+    DELETE FROM {_SCHEMA}.running WHERE lease = ANY(%(leases)s::bigint[])
+    RETURNING {_JOB}, attempt, errors
 ), back AS (
     INSERT INTO {_SCHEMA}.ready ({_JOB}, attempt, errors)
     SELECT {_JOB}, attempt, errors FROM ended WHERE attempt < %(attempts)s
@@ -221,7 +224,7 @@ class Claims:
     """
 
     def __init__(self, queue: str) -> None:
-        self.channel = f"{_SCHEMA}.{queue}"
+        self.channel: str = f"{_SCHEMA}.{queue}"
         self._names = {"queue": queue, "channel": self.channel}
 
     # -- putting -----------------------------------------------------------------------
@@ -260,8 +263,7 @@ class Claims:
         """Begin a lease; its number."""
         parameters = self._names | {"worker": worker, "seconds": seconds}
         row = await (await connection.execute(_BEGIN.encode(), parameters)).fetchone()
-        assert row is not None
-        return int(row[0])
+        return cast("tuple[int]", row)[0]
 
     async def renew(self, connection: AnyConnection, lease: int, seconds: float) -> bool:
         """Renew a lease; whether it was still good."""
@@ -348,5 +350,4 @@ class Claims:
     async def count(self, connection: AnyConnection) -> tuple[int, int, int, int]:
         """How many jobs are ready, scheduled, running and dead."""
         row = await (await connection.execute(_COUNT.encode(), self._names)).fetchone()
-        assert row is not None
-        return row[0], row[1], row[2], row[3]
+        return cast("tuple[int, int, int, int]", row)

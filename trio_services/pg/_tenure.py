@@ -22,21 +22,21 @@ from __future__ import annotations
 import math
 import os
 import socket
-from collections.abc import Collection
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 import trio
 from psycopg import Error, errors
 
 from ..errors import CommitUnknown, PoolClosed, PoolTimeout, TooManyRequests
 from ..resilience import Backoff
-from ._claims import Claims, Row, Words
+from ._claims import Claims, Words
 from ._drive import CLEAN_UP
 from ._listen import listen
 from ._stock import AnyConnection
 
 if TYPE_CHECKING:
+    from ._desk import Desk
     from ._pool import Pool
 
 POLL = 5.0  # seconds: the net under notifications
@@ -46,45 +46,6 @@ _PATIENCE = 0.1  # seconds that a job may wait for a worker here
 _LINGER = 1.0  # seconds without work after which a lease is ended
 _BACKOFF = Backoff(initial=0.1, factor=2, cap=3, jitter=0.25)
 _LOST = (Error, PoolTimeout, TooManyRequests, CommitUnknown, OSError)
-
-
-class Desk(Protocol):
-    """Who takes the jobs, and says what became of them."""
-
-    attempts: int
-    lease: float
-
-    def wanted(self, tenure: Tenure) -> int:
-        """How many workers wait for a job that is not there."""
-        ...
-
-    def known(self, tenure: Tenure) -> Collection[int]:
-        """The ids of the jobs of a tenure that are here."""
-        ...
-
-    def receive(self, tenure: Tenure, rows: list[Row], asked: int) -> None:
-        """Take jobs that were claimed."""
-        ...
-
-    def recall(self, tenure: Tenure, until: float) -> list[int]:
-        """Take back the jobs that have been waiting for a worker since before a time; their ids."""
-        ...
-
-    def is_idle(self, tenure: Tenure) -> bool:
-        """Whether nobody works, and nobody wants to."""
-        ...
-
-    def next_recall(self) -> float:
-        """Since when the job waits that waits longest; inf if there is none."""
-        ...
-
-    def ended(self, tenure: Tenure, error: Exception | None) -> None:
-        """It is over; what is still in hand is not this process's any more."""
-        ...
-
-    def count_stale(self, count: int) -> None:
-        """Book words about jobs that were others' already."""
-        ...
 
 
 class Tenure:
@@ -102,9 +63,9 @@ class Tenure:
         error: what was wrong with the last exchange, if anything was.
     """
 
-    def __init__(self, desk: Desk, pool: Pool, claims: Claims) -> None:
-        self.words = Words()
-        self.lost = False
+    def __init__(self, desk: Desk[Any], pool: Pool, claims: Claims) -> None:
+        self.words: Words = Words()
+        self.lost: bool = False
         self.holds: set[trio.CancelScope] = set()
         self.error: Exception | None = None
         self._desk = desk
@@ -155,29 +116,38 @@ class Tenure:
             await self._begin()
             with self._ends:
                 async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._guard)
                     nursery.start_soon(self._listen)
                     nursery.start_soon(self._renew)
                     await self._converse()
                     nursery.cancel_scope.cancel()
         except* PoolClosed:
             pass  # as good as a cancellation, which comes next
-        except* Exception as group:
+        except* Exception as group:  # noqa: BLE001 -- told to the workers
             error = group.exceptions[0] if len(group.exceptions) == 1 else group
         finally:
-            self.lost = self.lost or trio.current_time() >= self._ends.deadline
-            self._end_holds()
             if self._number and not self.lost:
                 with trio.move_on_after(CLEAN_UP, shield=True):
                     await self._say_goodbye()
             if self._connection is not None:
                 with trio.move_on_after(CLEAN_UP, shield=True):
                     await self._connection.close()
-            self._desk.ended(self, error)
+            if not self.lost:
+                self._desk.ended(self, error)
 
-    def _end_holds(self) -> None:
-        """Nobody renews the lease any more, so what it covers must not go on."""
-        for hold in tuple(self.holds):
-            hold.cancel()
+    async def _guard(self) -> None:
+        """End what the lease covers as soon as it is not kept up any more, whatever else goes on.
+
+        A query that is under way over a link that is cut takes its time to be cancelled.
+        """
+        try:
+            await trio.sleep_forever()
+        finally:
+            for hold in tuple(self.holds):
+                hold.cancel()
+            if self.lost or trio.current_time() >= self._ends.deadline:
+                self.lost = True
+                self._desk.ended(self, None)
 
     async def _begin(self) -> None:
         worker = f"{socket.gethostname()}/{os.getpid()}"
@@ -247,13 +217,14 @@ class Tenure:
                 while not self._is_over():
                     await self._turn(self._connection)
                     failures = 0
-                return
             except errors.UndefinedTable:
                 raise
             except _LOST as error:
                 self.error = error.with_traceback(None)
                 self._restore()
                 failures += 1
+            else:
+                return
             if self._connection is not None:
                 await self._connection.close()
             await trio.sleep(_BACKOFF.delay(failures))
@@ -321,7 +292,7 @@ class Tenure:
         """Wait until there is something to say, or to look for."""
         self._news = trio.Event()
         wake_at = min(
-            self._sweep_at, self._desk.next_recall() + _PATIENCE, self._idle_since + _LINGER
+            self._sweep_at, self._desk.waiting_since() + _PATIENCE, self._idle_since + _LINGER
         )
         with trio.move_on_at(wake_at):
             await self._news.wait()

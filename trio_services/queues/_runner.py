@@ -135,8 +135,7 @@ class Runner(Generic[T]):
 
     async def run_held(self, job: Job[T], region: graceful) -> Outcome:
         """As `run` does; a job that is lost to others meanwhile is returned."""
-        assert self._books is not None
-        with self._books.hold(job):
+        with cast("Books", self._books).hold(job):
             return await self.run(job, region)
         return Outcome.RETURNED  # its block was cancelled
 
