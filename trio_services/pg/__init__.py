@@ -29,6 +29,7 @@ from ._migrate import (
     read_migrations as read_migrations,
 )
 from ._pool import Pool as Pool, open_pool as open_pool
+from ._provide import provide as provide
 from ._psql import client_environment as client_environment
 from ._statistics import PoolStatistics as PoolStatistics
 from ._stock import AnyConnection as AnyConnection
