@@ -27,7 +27,7 @@ async def bound(server: Server, handler: Handler) -> AsyncGenerator[Handler]:
         async with container.open() as host, host.open_service() as service:
             yield await service.bind(handler, 1)
         with trio.fail_after(5):
-            while server.running("insert into items"):
+            while server.running("insert into items"):  # noqa: ASYNC110 -- in the server
                 await trio.sleep(0.01)
         assert not pool.statistics().requests_waiting
 
@@ -117,6 +117,6 @@ async def test_workers_that_come_after_the_pool_get_a_transaction_for_each_item(
 
     async with open_host(tree, container=container):
         with trio.fail_after(10):
-            while len(entered(server)) < 5:
+            while len(entered(server)) < 5:  # noqa: ASYNC110 -- as others see it
                 await trio.sleep(0.01)
     assert entered(server) == [0, 1, 2, 3, 4]

@@ -19,6 +19,7 @@ from ._drive import CLEAN_UP as CLEAN_UP
 from ._embedded import EmbeddedServer as EmbeddedServer
 from ._installation import find_psql as find_psql
 from ._leader import Term as Term, leadership as leadership
+from ._leader_only import LeaderOnly as LeaderOnly, current_term as current_term
 from ._listen import Gap as Gap, Notifications as Notifications, listen as listen
 from ._migrate import (
     Applied as Applied,
