@@ -21,6 +21,7 @@ from ._drive import CLEAN_UP as CLEAN_UP
 from ._embedded import EmbeddedServer as EmbeddedServer
 from ._installation import find_psql as find_psql
 from ._leader import Term as Term, leadership as leadership
+from ._leader_only import LeaderOnly as LeaderOnly, current_term as current_term
 from ._listen import Gap as Gap, Notifications as Notifications, listen as listen
 from ._migrate import (
     Applied as Applied,
@@ -31,6 +32,7 @@ from ._migrate import (
     read_migrations as read_migrations,
 )
 from ._pool import Pool as Pool, open_pool as open_pool
+from ._provide import provide as provide
 from ._psql import client_environment as client_environment
 from ._queue import (
     Depth as Depth,
