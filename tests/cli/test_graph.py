@@ -185,4 +185,5 @@ def test_json_is_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
         "after": ["bill", "silent"],
         "takes_from": ["orders"],
         "puts_to": ["bills"],
+        "needs": [],
     }

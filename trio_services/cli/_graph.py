@@ -28,6 +28,7 @@ class Node:
         after: what has to be ready before.
         takes_from: the queue that it works on.
         puts_to: the queues that it feeds, or that its code asks for.
+        needs: what is made for it and its jobs by the container, by type.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Node:
     after: tuple[str, ...]
     takes_from: tuple[str, ...]
     puts_to: tuple[str, ...]
+    needs: tuple[str, ...]
 
 
 @attrs.frozen
@@ -56,13 +58,15 @@ def graph_of(configuration: Configuration, application: Application) -> Graph:
     """The graph of an application."""
     services = {child.name: child.service for child in application.tree.children}
     nodes = [
-        Node(child.name, "database", "", _duty(child.service), (), (), ())
+        Node(child.name, "database", "", _duty(child.service), (), (), (), ())
         for child in application.tree.children
         if child.name not in application.parts
     ]
     for (group, name), table in configuration.tables.children.items():
         service = services[str(name)]
         code: Any = service
+        injection = application.injection
+        needs = [] if injection is None else injection.needs(service)
         takes_from: tuple[str, ...] = ()
         fed: tuple[str, ...] = ()
         if isinstance(service, Workers):
@@ -80,6 +84,7 @@ def graph_of(configuration: Configuration, application: Application) -> Graph:
                 after=application.parts[str(name)].child.after,
                 takes_from=takes_from,
                 puts_to=tuple(dict.fromkeys((*fed, *_given_queues(code)))),
+                needs=tuple(kind.__qualname__ for kind in needs),
             )
         )
     return Graph(application.tree.name, tuple(nodes), tuple(application.queues))
@@ -127,6 +132,7 @@ def as_text(graph: Graph) -> str:
                 ("after", node.after),
                 ("takes from", node.takes_from),
                 ("puts to", node.puts_to),
+                ("needs", node.needs),
             )
             if others
         ]
@@ -149,11 +155,15 @@ def as_dot(graph: Graph) -> str:
     lines += [
         f"  {text(f'queue {name}')} [label={text(name)} shape=cylinder]" for name in graph.queues
     ]
+    lines += [
+        f"  {text(f'type {name}')} [label={text(name)} shape=ellipse]" for name in _types(graph)
+    ]
     for node in graph.nodes:
         me = text(node.name)
         lines += [f"  {me} -> {text(name)} [label=after style=dashed]" for name in node.after]
         lines += [f"  {text(f'queue {name}')} -> {me}" for name in node.takes_from]
         lines += [f"  {me} -> {text(f'queue {name}')}" for name in node.puts_to]
+        lines += [f"  {me} -> {text(f'type {n}')} [label=needs style=dotted]" for n in node.needs]
     return "\n".join([*lines, "}"])
 
 
@@ -173,9 +183,17 @@ def as_mermaid(graph: Graph) -> str:
         label = f"{text(node.name)}<br/>{text(node.duty or node.code)}"
         lines.append(f'  {ids[node.name]}["{label}"]')
     lines += [f'  {queues[name]}[("{text(name)}")]' for name in graph.queues]
+    types = {name: f"t{number}" for number, name in enumerate(_types(graph))}
+    lines += [f'  {types[name]}(["{text(name)}"])' for name in types]
     for node in graph.nodes:
         me = ids[node.name]
         lines += [f"  {me} -. after .-> {ids[name]}" for name in node.after]
         lines += [f"  {queues[name]} --> {me}" for name in node.takes_from]
         lines += [f"  {me} --> {queues[name]}" for name in node.puts_to]
+        lines += [f"  {me} -. needs .-> {types[name]}" for name in node.needs]
     return "\n".join(lines)
+
+
+def _types(graph: Graph) -> list[str]:
+    """What the container makes for anybody."""
+    return list(dict.fromkeys(name for node in graph.nodes for name in node.needs))

@@ -57,7 +57,12 @@ def run(config: Path, overrides: tuple[str, ...]) -> int:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     reload = reloading(configuration, application, partial(_load, config, overrides))
     companions = [*_companions(application), reload]
-    return run(application.tree, config=settings, companions=companions)
+    return run(
+        application.tree,
+        config=settings,
+        companions=companions,
+        container=application.container,
+    )
 
 
 @click.command()

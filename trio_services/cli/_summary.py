@@ -106,7 +106,7 @@ def as_dict(configuration: Configuration, application: Application) -> Summary:
         ],
         admin=application.admin,
         database=_database(application),
-        stop=StopSummary(worst=application.tree.worst_stop, within=application.stop_within),
+        stop=StopSummary(worst=application.worst_stop, within=application.stop_within),
     )
 
 

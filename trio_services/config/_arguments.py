@@ -31,6 +31,7 @@ class Supplies:
         options: its `options`; None where it has none.
         queues: all queues, by name.
         converter: from `strict_converter`.
+        injected: whether there is a container, which gives what the table cannot.
 
     Attributes:
         made: the options, for each piece of code that asked for them.
@@ -41,12 +42,19 @@ class Supplies:
     options: Options | None
     queues: Mapping[str, WorkQueue[Any]]
     converter: Converter
+    injected: bool = False
     made: list[object] = attrs.field(factory=list[object], init=False)
     live: list[Live[Any] | None] = attrs.field(factory=list["Live[Any] | None"], init=False)
     _asked: bool = attrs.field(default=False, init=False)
 
     def arguments(
-        self, code: object, reference: CodeReference, field: str, *, leading: int = 0
+        self,
+        code: object,
+        reference: CodeReference,
+        field: str,
+        *,
+        leading: int = 0,
+        injected: bool = True,
     ) -> dict[str, object]:
         """The arguments that a class or an async function asks for.
 
@@ -59,6 +67,7 @@ class Supplies:
             reference: what it is called in messages.
             field: the key in the table that names it.
             leading: how many of its parameters are not the configuration's to give.
+            injected: whether it is called where a container can give what the table cannot.
 
         Raises:
             StructureError: with everything that it asks for in vain.
@@ -71,7 +80,7 @@ class Supplies:
             raise StructureError([Problem((*self.key, field), f"{reference}: {error}")]) from error
         for parameter, annotation in parameters:
             try:
-                value = self._value(parameter, annotation)
+                value = self._value(parameter, annotation, injected=self.injected and injected)
             except CodeError as error:
                 problems.append(Problem((*self.key, field), f"{reference} {error}"))
             except StructureError as error:
@@ -89,8 +98,21 @@ class Supplies:
             return []
         return [Problem((*self.key, _OPTIONS), "its code takes no options")]
 
-    def _value(self, parameter: Parameter, annotation: object) -> object:
-        """What a parameter gets; `Parameter.empty` where it keeps its default."""
+    def of_type(self, kind: Any) -> object:
+        """The table's options as what some code gets by their class.
+
+        Raises:
+            StructureError: they do not fit.
+        """
+        self._asked = True
+        options = Options({}) if self.options is None else self.options
+        made: object = structure(self.converter, options, kind, (*self.key, _OPTIONS))
+        self.made.append(made)
+        self.live.append(None)
+        return made
+
+    def _value(self, parameter: Parameter, annotation: object, *, injected: bool) -> object:
+        """What a parameter gets; `Parameter.empty` where that is not for the table to say."""
         name = parameter.name
         has_default = parameter.default is not Parameter.empty
         if parameter.kind is not Parameter.POSITIONAL_ONLY:
@@ -105,10 +127,12 @@ class Supplies:
                 if not has_default:
                     near = suggestion(name, self.queues) or f"; add a [queues.{name}] table"
                     raise CodeError(f"asks for a queue {quoted(name)}, which does not exist{near}")
-        if has_default:
+        if has_default or injected:
             return Parameter.empty
         written = parameter.replace(annotation=annotation)
         remedy = "give it a default, or take it from `options`"
+        if self.injected:
+            remedy += "; what a container gives is not there yet when this is made"
         if name in self.queues:
             remedy = f"annotate it as a WorkQueue to get [queues.{name}]"
         raise CodeError(f"asks for `{written}`, which no configuration can give; {remedy}")

@@ -36,6 +36,7 @@ from ._code import (
     told,
 )
 from ._database import NAME as DATABASE, Database, find_database
+from ._injection import Injection, without_asks
 from ._live import Live
 from ._problems import KeyPath, MisfitError, Problem
 from ._schema import (
@@ -54,10 +55,18 @@ from ._secrets import Place, Secrets
 from ._structure import StructureError, strict_converter
 
 if TYPE_CHECKING:
+    from ..di import Container
     from ..pg import EmbeddedServer
 
 _DATABASE_START = 300.0  # seconds: the first start after a crash may have much to recover
 _DATABASE_STOP = 5.0  # seconds, of which it needs a tenth of one
+
+_CODE: Mapping[type[AnyChildTable], str] = {
+    ServiceTable: "use",
+    WorkersTable: "handler",
+    ScheduleTable: "call",
+}
+"""The key that names the code of a table."""
 
 AsyncFunction = Callable[..., Awaitable[object]]
 
@@ -73,6 +82,7 @@ class Part:
             code that ask for them.
         live: for each of these, what holds them where they may change; else None.
         secrets: those among its options, by where they were.
+        injected: its options by their classes, where something that it needs asks for these.
     """
 
     table: AnyChildTable
@@ -80,6 +90,7 @@ class Part:
     options: Sequence[object] = attrs.field(repr=False)
     live: Sequence[Live[Any] | None] = attrs.field(repr=False)
     secrets: Mapping[Place, Secret]
+    injected: Mapping[type[object], object] = attrs.field(repr=False)
 
 
 @attrs.frozen
@@ -96,6 +107,7 @@ class Application:
         source: the file that all this comes from.
         tables: what the configuration says.
         parts: the services, pools of workers and schedules, by name.
+        injection: what gives code what it asks for by type; None if there is no container.
     """
 
     tree: Supervisor
@@ -107,6 +119,18 @@ class Application:
     source: Path
     tables: Tables = attrs.field(repr=False)
     parts: Mapping[str, Part] = attrs.field(repr=False)
+    injection: Injection | None = attrs.field(repr=False)
+
+    @property
+    def container(self) -> Container | None:
+        """What services and jobs get what they ask for by type from."""
+        return None if self.injection is None else self.injection.container
+
+    @property
+    def worst_stop(self) -> float:
+        """Seconds that a stop takes at worst."""
+        dispose_within = 0.0 if self.container is None else self.container.dispose_within
+        return self.tree.worst_stop + dispose_within
 
 
 def build(configuration: Configuration, *, running: Application | None = None) -> Application:
@@ -134,8 +158,11 @@ def build(configuration: Configuration, *, running: Application | None = None) -
             builder.serve(database.server, verify=running is None)
     except ConfigError as error:
         lines += error.problems
-    parts = [builder.part(key, table) for key, table in tables.children.items()]
-    tree = builder.tree([part.child for part in parts])
+    builder.inject()
+    parts = {str(key[1]): builder.part(key, table) for key, table in tables.children.items()}
+    if running is None and builder.injection is not None:
+        builder.injection.parts = parts
+    tree = builder.tree([part.child for part in parts.values()])
     lines += [
         configuration.origins.line(builder.secrets.redact(problem)) for problem in builder.problems
     ]
@@ -152,7 +179,8 @@ def build(configuration: Configuration, *, running: Application | None = None) -
         database=database,
         source=configuration.source,
         tables=tables,
-        parts={part.child.name: part for part in parts},
+        parts=parts,
+        injection=builder.injection,
     )
 
 
@@ -169,7 +197,10 @@ class _Builder:
             for name, table in tables.queues.items()
         }
         self._known: Mapping[str, Part] = {}
+        self.injection: Injection | None = None
+        self._container_is_sound = True  # else nobody knows who would ask for options
         if running is not None:
+            self.injection = running.injection
             self._known = running.parts
             self.queues |= {n: q for n, q in running.queues.items() if n in self.queues}
         self.problems: list[Problem] = []
@@ -185,12 +216,25 @@ class _Builder:
             with self._collecting(DATABASE, "url"):
                 server.verify()
 
+    def inject(self) -> None:
+        """Load the container, if the file names one, and see that it is sound by itself."""
+        if self.host.container is None or self.injection is not None:
+            return
+        self._container_is_sound = False
+        with self._collecting("host", "container"):
+            self.injection = Injection.of(
+                self._importer.load(self.host.container), self.host.container
+            )
+            self.injection.check()
+            self._container_is_sound = True
+
     def tree(self, children: list[Child]) -> Supervisor | None:
         """The whole tree, if it can be run as written."""
         limit = Limit(self.host.max_restarts.count, per=self.host.max_restarts.per)
         with self._collecting("host", "stop_within"):
             tree = Supervisor(self.host.name, self._with_server(children), max_restarts=limit)
-            check_budget(tree.name, tree.worst_stop, self.host.stop_within)
+            dispose = 0.0 if self.injection is None else self.injection.container.dispose_within
+            check_budget(tree.name, tree.worst_stop + dispose, self.host.stop_within)
             return tree
         return None
 
@@ -216,9 +260,22 @@ class _Builder:
         if known is not None and known.table == table and self._are_the_same(known.secrets):
             return known
         self.secrets.latest = {}
-        supplies = Supplies(key, table.options, self.queues, self._converter)
+        supplies = Supplies(
+            key,
+            table.options,
+            self.queues,
+            self._converter,
+            injected=self.host.container is not None,
+        )
+        problems = len(self.problems)
         child = self._child(key, table, supplies)
-        return Part(table, child, supplies.made, supplies.live, self.secrets.latest)
+        injected: Mapping[type[object], object] = {}
+        with self._collecting(*key, _CODE[type(table)]):
+            if self.injection is not None:
+                injected = self.injection.options(child.service, supplies)
+        if len(self.problems) == problems and self._container_is_sound:
+            self.problems += supplies.unasked()
+        return Part(table, child, supplies.made, supplies.live, self.secrets.latest, injected)
 
     def _are_the_same(self, secrets: Mapping[Place, Secret]) -> bool:
         try:
@@ -228,7 +285,6 @@ class _Builder:
 
     def _child(self, key: KeyPath, table: AnyChildTable, supplies: Supplies) -> Child:
         """What is run, with a placeholder for code that cannot be used."""
-        known = len(self.problems)
         match table:
             case ServiceTable():
                 service = self._service(table, supplies)
@@ -236,8 +292,6 @@ class _Builder:
                 service = self._workers(table, supplies)
             case ScheduleTable():
                 service = self._schedule(table, supplies)
-        if len(self.problems) == known:
-            self.problems += supplies.unasked()
         return Child(
             service,
             name=str(key[1]),
@@ -305,7 +359,7 @@ class _Builder:
         with self._collecting(*supplies.key, "handler"):
             code: Any = self._importer.load(table.handler)
             check_plain(code, table.handler, f'isolation = "{table.isolation}"')
-            handler = self._made("handler", code, table.handler, supplies, "item")
+            handler = self._made("handler", code, table.handler, supplies, "item", injected=False)
             if table.isolation == "process" and any(supplies.live):
                 raise CodeError(
                     f"{table.handler} asks for Live options, and another process would not hear of "
@@ -347,15 +401,32 @@ class _Builder:
         return _placeholder
 
     def _made(
-        self, field: str, code: Any, reference: CodeReference, supplies: Supplies, *gets: str
+        self,
+        field: str,
+        code: Any,
+        reference: CodeReference,
+        supplies: Supplies,
+        *gets: str,
+        injected: bool = True,
     ) -> Callable[..., Any]:
         """A function with what its table has to give, or an instance of a class made with that.
+
+        Args:
+            field, reference, supplies, gets: see `_function`.
+            code: what is called, or its class.
+            injected: whether it is called where a container can give it more.
 
         Raises:
             CodeError, StructureError: it cannot be made, or called as it will be.
         """
-        leading = 0 if isinstance(code, type) else len(gets)
-        arguments = supplies.arguments(code, reference, field, leading=leading)
+        is_class = isinstance(code, type)
+        arguments = supplies.arguments(
+            code,
+            reference,
+            field,
+            leading=0 if is_class else len(gets),
+            injected=injected and not is_class,
+        )
         function: Callable[..., Any]
         if isinstance(code, type):
             try:
@@ -364,7 +435,8 @@ class _Builder:
                 raise CodeError(f"making {reference} failed: {told(error)}") from error
         else:
             function = _bound(code, arguments)
-        check_call(function, reference, field, *gets)
+        taken = without_asks(function, len(gets)) if supplies.injected and injected else function
+        check_call(taken, reference, field, *gets)
         return function
 
     def _retry(self, table: RetryTable | None, supplies: Supplies) -> Retry | None:

@@ -33,7 +33,7 @@ _POLICY = frozenset(
 )
 _RELOADED = frozenset({"host", "log", "queues", *CHILDREN})
 """The tables that are looked into; any other one is fixed."""
-_FIXED = ("name", "stop_within", "imports", "max_restarts", "watch")
+_FIXED = ("name", "stop_within", "imports", "container", "max_restarts", "watch")
 
 
 @attrs.frozen

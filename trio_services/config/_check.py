@@ -35,6 +35,8 @@ def check(tree: Tree, tables: Tables, *, imports_known: bool) -> Iterator[Proble
             (), "nothing to run; add a [services.NAME], [workers.NAME] or [schedules.NAME] table"
         )
     children = tables.children
+    if imports_known and tables.host.container is not None:
+        yield from _check_import(("host", "container"), tables.host.container, tables.host.imports)
     known = names | ({"database"} & tree.keys())
     for key, child in children.items():
         yield from _check_after(key, child, known)
@@ -133,13 +135,19 @@ def _check_imports(
     key: KeyPath, child: AnyChildTable, imports: tuple[str, ...]
 ) -> Iterator[Problem]:
     for field, reference in _references(child):
-        if not is_within(reference.module, imports):
-            near = suggestion(reference.module, imports)
-            yield Problem(
-                (*key, *field),
-                f"{quoted(reference.module)} is not in host.imports; "
-                f"add its package there if this file may load it{near}",
-            )
+        yield from _check_import((*key, *field), reference, imports)
+
+
+def _check_import(
+    key: KeyPath, reference: CodeReference, imports: tuple[str, ...]
+) -> Iterator[Problem]:
+    if not is_within(reference.module, imports):
+        near = suggestion(reference.module, imports)
+        yield Problem(
+            key,
+            f"{quoted(reference.module)} is not in host.imports; "
+            f"add its package there if this file may load it{near}",
+        )
 
 
 _REFERENCES = ("use", "handler", "key", "fallback", "on_dead", "on_left", "call", "retry.on")

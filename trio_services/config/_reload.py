@@ -107,9 +107,11 @@ class Reloader(Service):
             self._reject(error.problems)
             return
         self._hold(planned.removed)
+        self._inject(planned.became)
         try:
             await self._change(planned.change, probation=_PROBATION)
         except PlanError as error:
+            self._inject(self._application)
             self._reject(str(error).splitlines())
         except StartFailed as error:
             if not self._stopping:
@@ -140,6 +142,7 @@ class Reloader(Service):
     async def _undo(self, planned: Plan, error: StartFailed) -> None:
         """Let the previous configuration come back."""
         restored = True
+        self._inject(self._application)
         try:
             await self._change(planned.undo, probation=None)
         except StartFailed:
@@ -147,6 +150,11 @@ class Reloader(Service):
         self._publish(
             events.ConfigurationRolledBack(self._host.name, str(error), restored=restored)
         )
+
+    def _inject(self, application: Application) -> None:
+        """Have services that start from now on get the options of an application by their class."""
+        if application.injection is not None:
+            application.injection.parts = application.parts
 
     def _adjust(self, planned: Plan) -> None:
         """Change in place what can be."""

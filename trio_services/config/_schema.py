@@ -118,6 +118,10 @@ class HostTable:
         validator=is_package,
         metadata=about("The only packages that this file may load code from."),
     )
+    container: CodeReference | None = field(
+        default=None,
+        metadata=about('The Container of what code gets by type, as "package.module:name".'),
+    )
     max_restarts: LimitTable = field(
         default=LimitTable(),
         metadata=about("How many restarts of services are too many."),

@@ -6,12 +6,12 @@ import inspect
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from ..errors import PlanError
 from ..lifecycle import JobCall
 from ._graph import Graph
-from ._providers import HOST, Kind, Provider, Scope, provider_of, told
+from ._providers import HOST, JOB, SERVICE, Kind, Provider, Scope, provider_of, told
 from ._scopes import HostScope, Values, open_host_scope
 
 
@@ -127,6 +127,32 @@ class Container:
             PlanError: with a line for each problem.
         """
         Graph(self._providers).check(services, jobs)
+
+    def needed_by(
+        self, *services: Callable[..., object], jobs: Iterable[JobCall] = ()
+    ) -> list[type[object]]:
+        """All types of which objects are made for these, each before what it needs itself.
+
+        Args: see `check`, which has nothing to say of them.
+        """
+        graph = Graph(self._providers)
+        calls = [*((service, 0, SERVICE) for service in services)]
+        calls += [(function, given, JOB) for function, given in jobs]
+        found: dict[Any, None] = {}
+        for function, given, scope in calls:
+            for asked in graph.asks(function, given, scope).values():
+                found |= dict.fromkeys(graph.needed(asked))
+        return list(found)
+
+    @property
+    def expected(self) -> frozenset[type[object]]:
+        """The types that it was told to `expect` for each run of a service."""
+        found: list[Any] = [
+            provider.type
+            for provider in self._providers.values()
+            if provider.kind is Kind.GIVEN and provider.scope is SERVICE
+        ]
+        return frozenset(found)
 
     def open(self, values: Values | None = None) -> AbstractAsyncContextManager[HostScope]:
         """The HOST scope: ``async with container.open() as host:``.

@@ -5,5 +5,6 @@ from ._host import (
     Host as Host,
     open_host as open_host,
     serve as serve,
+    with_logger as with_logger,
 )
 from ._run import HostSettings as HostSettings, run as run
