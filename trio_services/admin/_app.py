@@ -1,4 +1,4 @@
-"""The application behind the guard: probes."""
+"""The application behind the guard: probes and metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ..lifecycle import HealthStatus
-from ..telemetry import HealthReport
+from ..telemetry import HealthReport, Readings
 from ._guard import Guard
 
 
@@ -36,6 +36,14 @@ class Program(Protocol):
         """How well each service is, in less than the time that a client has."""
         ...
 
+    def readings(self) -> Readings:
+        """What metrics are made of. Must not block."""
+        ...
+
+    async def measure_lag(self) -> None:
+        """Measure how late the event loop is, for the `readings`; never returns."""
+        ...
+
 
 def build_app(program: Program, hosts: frozenset[str] | None) -> Starlette:
     """The ASGI application that answers the probes, and 404 to all else.
@@ -51,6 +59,7 @@ def build_app(program: Program, hosts: frozenset[str] | None) -> Starlette:
             Route("/startup", probes.startup),
             Route("/ready", probes.ready),
             Route("/health", probes.health),
+            Route("/metrics", _Metrics(program).metrics),
         ],
         middleware=[Middleware(Guard, hosts=hosts)],
         exception_handlers={HTTPException: _failed, Exception: _failed},
@@ -98,6 +107,23 @@ class _Probes:
         ]
         status = 503 if report.status is HealthStatus.UNHEALTHY else 200
         return JSONResponse({"status": report.status.name.lower(), "services": services}, status)
+
+
+@attrs.frozen
+class _Metrics:
+    program: Program
+    # One scrape at a time: more at once would take longer, and the threads from others.
+    limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+
+    async def metrics(self, _: Request) -> Response:
+        from ..telemetry import CONTENT_TYPE, as_openmetrics
+
+        readings = self.program.readings()
+        # What was read does not change, and so can be written down beside the event loop.
+        text = await trio.to_thread.run_sync(
+            as_openmetrics, readings, limiter=self.limiter, abandon_on_cancel=True
+        )
+        return Response(text, media_type=CONTENT_TYPE)
 
 
 def _not(what: str, because: Sequence[str]) -> Response:
