@@ -136,7 +136,7 @@ async def test_reason_that_is_no_proper_text_is_still_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/live", "/startup", "/ready", "/health", "/live?verbose=1", "/%6cive"]
+    "path", ["/live", "/startup", "/ready", "/health", "/metrics", "/live?verbose=1", "/%6cive"]
 )
 async def test_head_is_get_without_the_body(path: str) -> None:
     async with serving() as server, server.client() as client:
@@ -145,11 +145,11 @@ async def test_head_is_get_without_the_body(path: str) -> None:
         again = await client.get(path)  # a body after HEAD would be in its way
     assert (head.status, head.body) == (200, b"")
     assert head.headers["content-length"] == get.headers["content-length"]
-    assert again.json() == get.json()
+    assert again.body == get.body
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/metrics", "/live/", "//live", "/live%00", "/live/%2e%2e/ready", "/LIVE", "*"]
+    "path", ["/", "/metrics/", "/live/", "//live", "/live%00", "/live/%2e%2e/ready", "/LIVE", "*"]
 )
 async def test_any_other_path_is_not_found(path: str) -> None:
     async with serving() as server:

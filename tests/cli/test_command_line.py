@@ -30,6 +30,7 @@ def exit_status(*arguments: str) -> object:
         ["run", "--help"],
         ["check", "--help"],
         ["graph", "--help"],
+        ["status", "--help"],
         ["config", "--help"],
         ["config", "schema", "--help"],
         ["bogus"],

@@ -1,4 +1,4 @@
-"""The admin server: probes, over loopback or a unix socket."""
+"""The admin server: probes and metrics, over loopback or a unix socket."""
 
 from typing import TYPE_CHECKING
 

@@ -1,8 +1,8 @@
-"""The application behind the guard: probes."""
+"""The application behind the guard: probes, metrics and the API."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Protocol
 
@@ -16,7 +16,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ..lifecycle import HealthStatus
-from ..telemetry import HealthReport
+from ..telemetry import HealthReport, Readings
+from ._api import as_status
 from ._guard import Guard
 
 
@@ -36,6 +37,14 @@ class Program(Protocol):
         """How well each service is, in less than the time that a client has."""
         ...
 
+    def readings(self) -> Readings:
+        """What metrics are made of. Must not block."""
+        ...
+
+    async def measure_lag(self) -> None:
+        """Measure how late the event loop is, for the `readings`; never returns."""
+        ...
+
 
 def build_app(program: Program, hosts: frozenset[str] | None) -> Starlette:
     """The ASGI application that answers the probes, and 404 to all else.
@@ -44,13 +53,15 @@ def build_app(program: Program, hosts: frozenset[str] | None) -> Starlette:
         program: What is told about.
         hosts: The `Host` headers that are answered; None for any one.
     """
-    probes = _Probes(program)
+    probes, readings = _Probes(program), _Readings(program)
     app = Starlette(
         routes=[
             Route("/live", probes.live),
             Route("/startup", probes.startup),
             Route("/ready", probes.ready),
             Route("/health", probes.health),
+            Route("/metrics", readings.metrics),
+            Route("/api/v1/status", readings.status),
         ],
         middleware=[Middleware(Guard, hosts=hosts)],
         exception_handlers={HTTPException: _failed, Exception: _failed},
@@ -98,6 +109,29 @@ class _Probes:
         ]
         status = 503 if report.status is HealthStatus.UNHEALTHY else 200
         return JSONResponse({"status": report.status.name.lower(), "services": services}, status)
+
+
+@attrs.frozen
+class _Readings:
+    """Answers for which much may have to be written down."""
+
+    program: Program
+    # One at a time: more at once would take longer, and the threads from others.
+    limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+
+    async def metrics(self, _: Request) -> Response:
+        from ..telemetry import CONTENT_TYPE, as_openmetrics  # which is slow to import
+
+        return Response(await self._written(as_openmetrics), media_type=CONTENT_TYPE)
+
+    async def status(self, _: Request) -> Response:
+        return Response(await self._written(as_status), media_type="application/json")
+
+    async def _written(self, write: Callable[[Readings], bytes]) -> bytes:
+        # What was read does not change, and so can be written down beside the event loop.
+        return await trio.to_thread.run_sync(
+            write, self.program.readings(), limiter=self.limiter, abandon_on_cancel=True
+        )
 
 
 def _not(what: str, because: Sequence[str]) -> Response:

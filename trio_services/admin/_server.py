@@ -65,7 +65,7 @@ async def serve_admin(
     *,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer the probes on `bind`; never returns.
+    """Answer probes and scrapes on `bind`; never returns.
 
     Args:
         bind: Where to listen.
@@ -86,10 +86,12 @@ async def serve_admin(
         except OSError as error:
             raise AdminUnavailable(bind, f"cannot listen on {bind}: {_explain(error)}") from error
         app = ASGIWrapper(cast("ASGIFramework", build_app(program, door.hosts)))
-        async with trio.open_nursery() as connections:
+        async with trio.open_nursery() as attendants, trio.open_nursery() as connections:
+            attendants.start_soon(program.measure_lag)
             task_status.started(door.url)
             failure = await _accept(door.listener, app, connections)
             connections.cancel_scope.cancel()
+            attendants.cancel_scope.cancel()
     raise AdminUnavailable(bind, f"cannot go on listening on {bind}: {failure}") from failure
 
 

@@ -15,6 +15,7 @@ from .._version import __version__
 from ._config import config
 from ._database import db
 from ._run import check, graph, run
+from ._status import status
 
 BAD_USAGE = 2
 """The exit status for bad usage and for a bad configuration."""
@@ -38,6 +39,7 @@ def version() -> None:
 cli.add_command(run)
 cli.add_command(check)
 cli.add_command(graph)
+cli.add_command(status)
 cli.add_command(config)
 cli.add_command(db)
 

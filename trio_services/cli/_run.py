@@ -144,6 +144,16 @@ def _load(path: Path, overrides: tuple[str, ...]) -> Configuration:
     return load(path, overrides=overrides, checks={"admin.bind": partial(_address, path)})
 
 
+def admin_address(path: Path) -> Bind | None:
+    """Where the application that a file describes has its admin server; None for nowhere.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+    """
+    admin = _load(path, ()).tables.admin
+    return None if admin is None else _address(path, admin.bind)
+
+
 def _refuse(problems: tuple[str, ...]) -> int:
     for problem in problems:
         click.echo(problem, err=True)

@@ -152,7 +152,7 @@ class AdminTable:
     """`[admin]`; without it there is no admin address."""
 
     bind: str = field(
-        metadata=about('Where probes are answered: "127.0.0.1:8765", "unix:run/admin".')
+        metadata=about('Where probes and scrapes are answered: "127.0.0.1:8765", "unix:run/admin".')
     )
 
 

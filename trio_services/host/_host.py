@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
 
 from ..errors import Failure
 from ..lifecycle import Bus, HealthStatus, Lifetime, State
+from ..queues import Queue, Workers
 from ..services import AnyService
 from ..supervision import (
     STOP_WITHIN,
@@ -22,7 +23,7 @@ from ..supervision import (
     check_budget,
     check_injection,
 )
-from ..telemetry import EventLog, HealthChecks, HealthReport, service_logger
+from ..telemetry import EventLog, HealthChecks, HealthReport, Meter, Readings, service_logger
 
 if TYPE_CHECKING:
     from ..di import Container
@@ -72,6 +73,8 @@ class Host:
         self._container = container
         self._tree: Tree | None = None
         self._checks: HealthChecks | None = None
+        self._children = {child.name: child for child in root.children}
+        self._meter = Meter()
 
     def __repr__(self) -> str:
         return f"<Host {self.name}>"
@@ -103,6 +106,9 @@ class Host:
         await self.tree.change(
             attrs.evolve(change, start=around(change.start), amend=around(change.amend))
         )
+        for name in change.remove:
+            self._children.pop(name, None)  # a change that failed may be undone here
+        self._children |= {child.name: child for child in (*change.start, *change.amend)}
 
     async def wait_ended(self) -> None:
         """Return when every service has ended for good."""
@@ -148,6 +154,20 @@ class Host:
             self._checks = HealthChecks(tree)
         return await self._checks.report()
 
+    def readings(self) -> Readings:
+        """What metrics are made of, at this moment.
+
+        Of queues, those are told that the tree was written or changed with.
+        """
+        return self._meter.read(self.tree.statistics(), _queues(self._children.values()))
+
+    async def measure_lag(self) -> None:
+        """Measure how late the event loop is, for the `readings`; never returns.
+
+        Cancellation: at any time.
+        """
+        await self._meter.measure_lag()
+
     def unended(self) -> list[Lifetime]:
         """The services that are still there."""
         if self._tree is None:
@@ -166,7 +186,7 @@ class Host:
                 attendants=self._companions,
                 injector=injector,
             )
-            with self.bus.listening(EventLog()):
+            with self.bus.listening(EventLog()), self.bus.listening(self._meter):
                 async with self._tree.open():
                     yield
 
@@ -176,6 +196,18 @@ def with_logger(container: Container) -> Container:
     from ..di import SERVICE  # which is there if there is a container, and slow to import if not
 
     return container.with_default(service_logger, scope=SERVICE)
+
+
+def _queues(children: Iterable[Child]) -> Iterator[Queue[Any]]:
+    """The queues that some children work on or feed."""
+    for child in children:
+        service: Any = child.service
+        if isinstance(service, Workers):
+            workers: Workers[Any] = service  # pyright: ignore[reportUnknownVariableType]
+            yield workers.queue
+            yield from workers.feeds
+        elif isinstance(service, Supervisor):
+            yield from _queues(service.children)
 
 
 def _leaves(life: Lifetime) -> Iterator[Lifetime]:

@@ -1,5 +1,7 @@
 """Telemetry: reads events and statistics, and tells people and machines."""
 
+from typing import TYPE_CHECKING
+
 from ._health import (
     HealthChecks as HealthChecks,
     HealthReport as HealthReport,
@@ -14,3 +16,16 @@ from ._logs import (
     log_critical as log_critical,
     service_logger as service_logger,
 )
+from ._meter import Meter as Meter, Readings as Readings
+
+if TYPE_CHECKING:
+    from ._metrics import CONTENT_TYPE as CONTENT_TYPE, as_openmetrics as as_openmetrics
+else:
+
+    def __getattr__(name):
+        # prometheus-client is slow to import: only a program that is scraped pays for it.
+        if name in {"CONTENT_TYPE", "as_openmetrics"}:
+            from . import _metrics
+
+            return getattr(_metrics, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
