@@ -7,6 +7,17 @@ from collections.abc import Sequence
 from ..errors import ServicesError
 
 
+class InjectedFault(ServicesError):
+    """A service fails because a test wants it to; `service` is its path."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__(service)
+        self.service: str = service
+
+    def __str__(self) -> str:
+        return f"{self.service} was made to fail"
+
+
 class LeftBehind(ServicesError, AssertionError):
     """An application has ended, and something of it is still there; `things` names each."""
 

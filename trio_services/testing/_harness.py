@@ -18,6 +18,7 @@ from ..services import AnyService
 from ..supervision import STOP_WITHIN, Child, ServiceStatistics, Supervisor
 from ..timers import wall_clock
 from ._errors import LeftBehind, NotSeen
+from ._faults import Faults
 from ._leaks import Possessions, books_open, queues_of, tasks_left
 from ._overrides import Overrides, with_services, with_values
 from ._report import report
@@ -157,6 +158,7 @@ async def host(
     *,
     overrides: Overrides | None = None,
     container: Container | None = None,
+    faults: Faults | None = None,
     stop_within: float | None = None,
     at: datetime | None = None,
 ) -> AsyncGenerator[TestHost, None]:
@@ -178,6 +180,7 @@ async def host(
         overrides: test doubles: services by their paths, and objects or what makes them by the
             types that they are asked for as.
         container: what services and jobs get by the types of their parameters.
+        faults: what happens to the services.
         stop_within: seconds that the whole stop may take. Default: what the configuration says,
             or 30.
         at: what the wall clock shows at the start. Default: the time that it is.
@@ -202,6 +205,9 @@ async def host(
     container = with_values(
         container, {key: double for key, double in doubles.items() if not isinstance(key, str)}
     )
+    queues = queues_of(root)
+    if faults is not None:
+        root = faults.inject(root)
     before = Possessions.taken()
     wall = Wall((time.time() if at is None else at.timestamp()) - trio.current_time())
     within = configured if stop_within is None else stop_within
@@ -217,7 +223,7 @@ async def host(
                 yield under_test
                 await under_test.stop()
                 nursery.cancel_scope.cancel()
-        left = [*tasks_left(bus), *books_open(queues_of(root)), *before.new()]
+        left = [*tasks_left(bus), *books_open(queues), *before.new()]
         if left:
             raise LeftBehind(root.name, left)
 
