@@ -90,7 +90,7 @@ async def test_leader_whose_link_is_cut_ends_before_another_begins_and_contends_
     work = Work()
 
     async with open_proxy(server.port) as proxy:
-        cut_off = contender(proxy.url, partial(work.do, "a"), lease=1.5)
+        cut_off = contender(proxy.url(), partial(work.do, "a"), lease=1.5)
         async with open_supervisor(cut_off):
             await work.until_begun(1)
             stop = trio.Event()
