@@ -149,7 +149,20 @@ async def test_head_is_get_without_the_body(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/metrics/", "/live/", "//live", "/live%00", "/live/%2e%2e/ready", "/LIVE", "*"]
+    "path",
+    [
+        "/",
+        "/metrics/",
+        "/live/",
+        "//live",
+        "/live%00",
+        "/live/%2e%2e/ready",
+        "/api/v1/%2e%2e/%2e%2e/live",
+        "/api/v1/status/post",
+        "/api/v2/status",
+        "/LIVE",
+        "*",
+    ],
 )
 async def test_any_other_path_is_not_found(path: str) -> None:
     async with serving() as server:
@@ -158,9 +171,10 @@ async def test_any_other_path_is_not_found(path: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
-async def test_wrong_method_is_told_the_right_ones(method: str) -> None:
+@pytest.mark.parametrize("path", ["/live", "/metrics", "/api/v1/status"])
+async def test_wrong_method_is_told_the_right_ones(path: str, method: str) -> None:
     async with serving() as server, server.client() as client:
-        reply = await client.ask(method, "/live")
+        reply = await client.ask(method, path)
         unknown = await client.ask(method, "/elsewhere")
     assert (reply.status, reply.json()) == (405, {"status": "method not allowed"})
     assert sorted(reply.headers["allow"].split(", ")) == ["GET", "HEAD"]

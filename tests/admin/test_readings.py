@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,9 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics import parser
 
 from trio_services import Breaker, Child, Supervisor, Workers, WorkQueue, telemetry
-from trio_services.admin import Bind, serve_admin
+from trio_services.admin import Bind, _server, serve_admin
 from trio_services.host import Host, open_host
+from trio_services.telemetry import _metrics
 
 from .client import Program, Server, serving
 
@@ -99,8 +101,6 @@ async def test_scrape_that_takes_long_holds_up_nobody_else_and_no_stop(
         go_on.wait(5)
         return b""
 
-    from trio_services.telemetry import _metrics
-
     monkeypatch.setattr(_metrics, "as_openmetrics", slow)
     try:
         async with serving(program=Program()) as server, trio.open_nursery() as nursery:
@@ -113,3 +113,36 @@ async def test_scrape_that_takes_long_holds_up_nobody_else_and_no_stop(
         assert trio.current_time() - begun_to_stop < 1
     finally:
         go_on.set()
+
+
+async def test_scraper_that_stops_reading_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 32 * 1024 * 1024
+
+    def much(_: telemetry.Readings) -> bytes:
+        return b"#" * size
+
+    monkeypatch.setattr(_metrics, "as_openmetrics", much)
+    monkeypatch.setattr(_server, "_PATIENCE", 0.3)
+    async with serving(program=Program()) as server, server.client() as client:
+        await client.send(client.request("GET", "/metrics"))
+        await trio.sleep(1.5)
+        received = 0
+        with suppress(trio.BrokenResourceError), trio.fail_after(5):
+            while data := await client.stream.receive_some():
+                received += len(data)
+    assert received < size
+
+
+async def test_scrape_that_fails_is_a_bare_500(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def faulty(_: telemetry.Readings) -> bytes:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(_metrics, "as_openmetrics", faulty)
+    async with serving(program=Program()) as server:
+        reply = await server.get("/metrics")
+        alive = await server.get("/live")
+    assert (reply.status, reply.json()) == (500, {"status": "internal server error"})
+    assert alive.status == 200
+    assert "secret" in caplog.text
