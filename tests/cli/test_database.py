@@ -187,29 +187,41 @@ imports = ["shop"]
 
 [database]
 url = "embedded:var/db"
+migrations = "sql"
 
 [services.sell]
 use = "shop:sell"
 after = ["database"]
+leader_only = true
 """
 SHOP = """\
 import trio
+from trio_services import pg
 
-async def sell():
+async def sell(pool: pg.Pool):
+    async with pool.transaction() as connection:
+        await pg.current_term().fence(connection)
+        await connection.execute("INSERT INTO sales VALUES (42)")
     print("open", flush=True)
     await trio.sleep_forever()
 """
 
 
+def write_sql(home: Path) -> None:
+    (home / "sql").mkdir()
+    (home / "sql" / "0001_sales.sql").write_text("CREATE TABLE sales (amount int)")
+
+
 def test_application_runs_the_database_of_its_configuration(home: Path) -> None:
     (home / "shop.py").write_text(SHOP)
+    write_sql(home)
     (home / "config.toml").write_text(APPLICATION)
     (home / "config.toml").chmod(0o600)
 
     with started("run", str(home / "config.toml"), cwd=Path("/")) as application:
         assert application.stdout is not None
         assert application.stdout.readline() == "open\n"
-        status, out, _ = db("psql", "config.toml", "-Atc", "select 40 + 2", cwd=home)
+        status, out, _ = db("psql", "config.toml", "-Atc", "select * from sales", cwd=home)
         assert (status, out) == (0, "42\n")
         assert db("stop", "config.toml", cwd=home) == (
             1,
@@ -230,9 +242,9 @@ def test_configuration_that_is_wrong_or_has_no_database_is_refused(home: Path) -
     assert err.startswith("config.toml:database.url: it is not the URL of a database;")
 
     config.write_text(
-        APPLICATION.replace('[database]\nurl = "embedded:var/db"\n', "").replace(
-            'after = ["database"]', ""
-        )
+        APPLICATION.replace(
+            '[database]\nurl = "embedded:var/db"\nmigrations = "sql"\n', ""
+        ).replace('after = ["database"]', "")
     )
     status, out, err = db("url", "config.toml", cwd=home)
     assert (status, out) == (2, "")
@@ -241,6 +253,7 @@ def test_configuration_that_is_wrong_or_has_no_database_is_refused(home: Path) -
 
 def test_check_shows_the_database_without_its_password(home: Path) -> None:
     (home / "shop.py").write_text(SHOP)
+    write_sql(home)
     config = home / "config.toml"
     config.write_text(APPLICATION.replace('"embedded:var/db"', '{ env = "SHOP_URL" }'))
     config.chmod(0o600)

@@ -157,7 +157,7 @@ def test_secret_that_was_rotated_restarts_who_has_it(folder: Path) -> None:
     assert names(running.plan(change)) == {"restarted": ("speak",)}
 
 
-def test_database_of_elsewhere_is_not_waited_for_after_a_change_either(folder: Path) -> None:
+def test_database_is_waited_for_and_stays_the_same_after_a_change(folder: Path) -> None:
     database = '[database]\nurl = "postgresql://host/depot"\n'
     running = Running(TEXT + database)
     change = ('use = "depot.running:Speak"', 'use = "depot.running:Speak"\nafter = ["database"]')
@@ -165,7 +165,8 @@ def test_database_of_elsewhere_is_not_waited_for_after_a_change_either(folder: P
     planned = running.plan(change, more=database)
 
     (speak,) = planned.change.start
-    assert (speak.name, speak.after) == ("speak", ())
+    assert (speak.name, speak.after) == ("speak", ("database",))
+    assert planned.became.database is running.application.database
 
 
 def test_log_is_changed_in_place(running: Running) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from trio_services import Schedule, Supervisor, pg
+from trio_services.config import Application
 from trio_services.config._constraints import check_database_url
 
 from .cases import GOOD
@@ -20,27 +23,125 @@ def with_database(url: str) -> str:
     return f"{AFTER}\n[database]\nurl = {url}\n"
 
 
-def test_embedded_server_is_the_first_service_of_the_tree(built: Build, folder: Path) -> None:
+def services_of(application: Application) -> dict[str, tuple[str, ...]]:
+    """What the first service of the tree consists of, and in which order."""
+    first, *_ = application.tree.children
+    assert first.name == "database"
+    assert isinstance(first.service, Supervisor)
+    return dict(first.service.graph)
+
+
+def test_embedded_server_and_the_pool_are_the_first_of_the_tree(built: Build, folder: Path) -> None:
     application = built(with_database('"embedded:var/db"'))
 
-    first, *_ = application.tree.children
     assert application.database is not None
     server = application.database.server
     assert server is not None
-    assert server is first.service
     assert server.path == folder / "var" / "db"
-    assert first.name == "database"
+    assert services_of(application) == {"server": (), "pool": ("server",)}
     assert application.tree.graph["sort"] == ("database", "deliver")
     assert not (folder / "var").exists()
 
 
-def test_database_of_elsewhere_is_no_service_and_is_not_waited_for(built: Build) -> None:
+def test_database_of_elsewhere_is_a_pool(built: Build) -> None:
     application = built(with_database('"postgresql://host/depot"'))
 
     assert application.database is not None
     assert application.database.url == "postgresql://host/depot"
     assert application.database.server is None
-    assert application.tree.graph["sort"] == ("deliver",)
+    assert services_of(application) == {"pool": ()}
+    assert application.tree.graph["sort"] == ("database", "deliver")
+
+
+def test_migrations_come_after_the_pool_and_before_all_else(built: Build, folder: Path) -> None:
+    (folder / "sql").mkdir()
+    (folder / "sql" / "0001_items.sql").write_text("create table items (id int)")
+
+    application = built(with_database('"postgresql://host/depot"\nmigrations = "sql"'))
+
+    assert application.database is not None
+    assert application.database.migrations == folder / "sql"
+    assert services_of(application) == {"pool": (), "migrations": ("pool",)}
+
+
+def test_migrations_that_cannot_be_used_are_told_before_anything_starts(
+    refused: Refused, folder: Path
+) -> None:
+    (folder / "sql").mkdir()
+    (folder / "sql" / "first.sql").touch()
+
+    lines = refused(with_database('"postgresql://host/depot"\nmigrations = "sql"'))
+
+    assert lines == [
+        f"config.toml:database.migrations: {folder}/sql/first.sql: its name is not like "
+        '"0002_add_orders.sql"'
+    ]
+
+
+NEEDS_POOL = """
+import attrs
+from trio_services import Service, pg
+
+class Book(Service):
+    def __init__(self, pool: pg.Pool) -> None:
+        self.pool = pool
+
+    async def run(self) -> None: ...
+
+async def report(pool: pg.Pool) -> None: ...
+"""
+POOLED = """
+[host]
+name = "shop"
+imports = ["depot"]
+
+[services.book]
+use = "depot.books:Book"
+leader_only = true
+
+[schedules.report]
+call = "depot.books:report"
+every = "1m"
+"""
+
+
+@pytest.fixture
+def books(folder: Path) -> None:
+    (folder / "depot" / "books.py").write_text(NEEDS_POOL)
+
+
+@pytest.mark.usefixtures("books")
+def test_pool_is_given_by_its_type_to_what_then_comes_after_it(built: Build) -> None:
+    application = built(POOLED + '[database]\nurl = "postgresql://host/depot"\n')
+
+    assert application.database is not None
+    schedule = application.parts["report"].child.service
+    assert isinstance(schedule, Schedule)
+    call: Any = schedule.call
+    assert call.keywords == {"pool": application.database.pool}
+    assert application.tree.graph["report"] == ("database",)
+    assert application.tree.graph["book"] == ("database",)
+
+
+@pytest.mark.usefixtures("books")
+def test_leader_only_contends_by_the_names_of_application_and_service(built: Build) -> None:
+    application = built(POOLED + '[database]\nurl = "postgresql://host/depot"\n')
+
+    only = application.parts["book"].child.service
+    assert isinstance(only, pg.LeaderOnly)
+    assert application.database is not None
+    assert (only.name, only.pool) == ("shop.book", application.database.pool)
+
+
+@pytest.mark.usefixtures("books")
+def test_leader_only_needs_a_database(refused: Refused) -> None:
+    assert any(
+        line.endswith(
+            "services.book.leader_only: needs a database, in which processes agree; add a "
+            "[database] table"
+        )
+        for line in refused(POOLED)
+    )
 
 
 def test_url_comes_from_the_environment_and_is_not_shown(built: Build) -> None:

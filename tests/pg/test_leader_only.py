@@ -46,7 +46,7 @@ class Work:
             self.now.remove(who)
 
     async def until_begun(self, times: int) -> None:
-        with trio.fail_after(15):
+        with trio.fail_after(15):  # noqa: ASYNC912
             while len(self.terms) < times:  # noqa: ASYNC110 -- it is asked from many places
                 await trio.sleep(0.01)
 
@@ -120,7 +120,7 @@ async def test_schedule_makes_its_calls_in_one_of_two_processes(server: Server) 
         return contender(server.url, Schedule(partial(report, who), every=0.05))
 
     async with open_supervisor(schedule("a")), open_supervisor(schedule("b")):
-        with trio.fail_after(10):
+        with trio.fail_after(10):  # noqa: ASYNC912
             while len(made) < 20:  # noqa: ASYNC110 -- the calls know nothing of this
                 await trio.sleep(0.01)
         assert set(made) in ({("a", 1)}, {("b", 1)})

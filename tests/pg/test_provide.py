@@ -26,7 +26,7 @@ async def bound(server: Server, handler: Handler) -> AsyncGenerator[Handler]:
         pg.provide(container, pool)
         async with container.open() as host, host.open_service() as service:
             yield await service.bind(handler, 1)
-        with trio.fail_after(5):
+        with trio.fail_after(5):  # noqa: ASYNC912
             while server.running("insert into items"):  # noqa: ASYNC110 -- in the server
                 await trio.sleep(0.01)
         assert not pool.statistics().requests_waiting
@@ -116,7 +116,7 @@ async def test_workers_that_come_after_the_pool_get_a_transaction_for_each_item(
     tree = Supervisor("app", [Child(pool), Child(Workers(queue, enter), name="w", after=["pool"])])
 
     async with open_host(tree, container=container):
-        with trio.fail_after(10):
+        with trio.fail_after(10):  # noqa: ASYNC912
             while len(entered(server)) < 5:  # noqa: ASYNC110 -- as others see it
                 await trio.sleep(0.01)
     assert entered(server) == [0, 1, 2, 3, 4]

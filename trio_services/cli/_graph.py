@@ -58,7 +58,7 @@ def graph_of(configuration: Configuration, application: Application) -> Graph:
     """The graph of an application."""
     services = {child.name: child.service for child in application.tree.children}
     nodes = [
-        Node(child.name, "database", "", _duty(child.service), (), (), (), ())
+        Node(child.name, "database", "", "Lends connections.", (), (), (), ())
         for child in application.tree.children
         if child.name not in application.parts
     ]

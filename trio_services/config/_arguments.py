@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from functools import partial
 from inspect import Parameter
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import attrs
 from cattrs import Converter
@@ -18,6 +18,9 @@ from ._problems import KeyPath, Problem, quoted, suggestion
 from ._schema import CodeReference, Options
 from ._structure import StructureError, structure
 from ._types import is_class, optional
+
+if TYPE_CHECKING:
+    from ..pg import Pool
 
 _OPTIONS = "options"
 
@@ -31,20 +34,24 @@ class Supplies:
         options: its `options`; None where it has none.
         queues: all queues, by name.
         converter: from `strict_converter`.
+        pool: of connections to the database; None if there is none.
         injected: whether there is a container, which gives what the table cannot.
 
     Attributes:
         made: the options, for each piece of code that asked for them.
         live: for each of these, what holds them where they may change; else None.
+        asked_for_pool: whether some of the code asked for the pool.
     """
 
     key: KeyPath
     options: Options | None
     queues: Mapping[str, WorkQueue[Any]]
     converter: Converter
+    pool: Pool | None = None
     injected: bool = False
     made: list[object] = attrs.field(factory=list[object], init=False)
     live: list[Live[Any] | None] = attrs.field(factory=list["Live[Any] | None"], init=False)
+    asked_for_pool: bool = attrs.field(default=False, init=False)
     _asked: bool = attrs.field(default=False, init=False)
 
     def arguments(
@@ -59,7 +66,8 @@ class Supplies:
         """The arguments that a class or an async function asks for.
 
         A parameter `options` gets the table's options, structured into the class that it is
-        annotated with; one that is annotated as `WorkQueue[…]` gets the queue of its own name.
+        annotated with; one that is annotated as `WorkQueue[…]` gets the queue of its own name,
+        and one that is annotated as `pg.Pool` the pool of the database.
         Whatever else has a default keeps it.
 
         Args:
@@ -127,6 +135,9 @@ class Supplies:
                 if not has_default:
                     near = suggestion(name, self.queues) or f"; add a [queues.{name}] table"
                     raise CodeError(f"asks for a queue {quoted(name)}, which does not exist{near}")
+            if self.pool is not None and annotation is type(self.pool):
+                self.asked_for_pool = True
+                return self.pool
         if has_default or injected:
             return Parameter.empty
         written = parameter.replace(annotation=annotation)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import attrs
 from cattrs import Converter
 
-from ..errors import ConfigError, EmbeddedUnavailable, PlanError
+from ..errors import ConfigError, EmbeddedUnavailable, PlanError, SchemaMismatch
 from ..queues import Batch, Schedule, Workers, WorkQueue
 from ..resilience import Backoff, Breaker, Rate, Retry
 from ..secrets import Secret
@@ -56,10 +56,6 @@ from ._structure import StructureError, strict_converter
 
 if TYPE_CHECKING:
     from ..di import Container
-    from ..pg import EmbeddedServer
-
-_DATABASE_START = 300.0  # seconds: the first start after a crash may have much to recover
-_DATABASE_STOP = 5.0  # seconds, of which it needs a tenth of one
 
 _CODE: Mapping[type[AnyChildTable], str] = {
     ServiceTable: "use",
@@ -154,8 +150,8 @@ def build(configuration: Configuration, *, running: Application | None = None) -
     try:
         purpose = f"application {tables.host.name}"
         database = find_database(configuration, configuration.environment, purpose)
-        if database is not None and database.server is not None:
-            builder.serve(database.server, verify=running is None)
+        if database is not None:
+            database = builder.use(database)
     except ConfigError as error:
         lines += error.problems
     builder.inject()
@@ -204,17 +200,24 @@ class _Builder:
             self._known = running.parts
             self.queues |= {n: q for n, q in running.queues.items() if n in self.queues}
         self.problems: list[Problem] = []
-        self._server: EmbeddedServer | None = None
+        self._has_database = tables.database is not None
+        self._database: Database | None = None
+        self._running = running
         self._importer = Importer(self.host.imports, closed=running is not None)
         self._importer.search_beside(folder)
         self._converter: Converter = strict_converter(folder, secrets)
 
-    def serve(self, server: EmbeddedServer, *, verify: bool) -> None:
-        """Make a server a part of the tree; one that runs already is not looked at."""
-        self._server = server
-        if verify:
-            with self._collecting(DATABASE, "url"):
-                server.verify()
+    def use(self, database: Database) -> Database:
+        """Make a database a part of the tree; of one that is used already nothing is looked at."""
+        if self._running is not None and self._running.database is not None:
+            self._database = self._running.database
+            return self._database
+        self._database = database
+        with self._collecting(DATABASE, "url"):
+            database.verify()
+        with self._collecting(DATABASE, "migrations"):
+            database.read_migrations()
+        return database
 
     def inject(self) -> None:
         """Load the container, if the file names one, and see that it is sound by itself."""
@@ -232,27 +235,18 @@ class _Builder:
         """The whole tree, if it can be run as written."""
         limit = Limit(self.host.max_restarts.count, per=self.host.max_restarts.per)
         with self._collecting("host", "stop_within"):
-            tree = Supervisor(self.host.name, self._with_server(children), max_restarts=limit)
+            tree = Supervisor(self.host.name, self._with_database(children), max_restarts=limit)
             dispose = 0.0 if self.injection is None else self.injection.container.dispose_within
             check_budget(tree.name, tree.worst_stop + dispose, self.host.stop_within)
             return tree
         return None
 
-    def _with_server(self, children: list[Child]) -> list[Child]:
-        if self._server is None:
+    def _with_database(self, children: list[Child]) -> list[Child]:
+        if not self._has_database:
             return children
-        server = Child(
-            self._server,
-            name=DATABASE,
-            start_within=_DATABASE_START,
-            stop_within=_DATABASE_STOP,
-            retry_start=False,  # what is wrong with it by then does not get better by trying
-        )
-        return [server, *children]
-
-    def _after(self, table: AnyChildTable) -> list[str]:
-        """Whom it comes after; a database that is always there need not be waited for."""
-        return [name for name in table.after if self._server is not None or name != DATABASE]
+        database = self._database
+        first = Child(_placeholder, name=DATABASE) if database is None else database.child
+        return [first, *children]
 
     def part(self, key: KeyPath, table: AnyChildTable) -> Part:
         """What one table says; the part that runs already where that says the same."""
@@ -265,6 +259,7 @@ class _Builder:
             table.options,
             self.queues,
             self._converter,
+            None if self._database is None else self._database.pool,
             injected=self.host.container is not None,
         )
         problems = len(self.problems)
@@ -292,10 +287,15 @@ class _Builder:
                 service = self._workers(table, supplies)
             case ScheduleTable():
                 service = self._schedule(table, supplies)
+        after = table.after
+        if not isinstance(table, WorkersTable) and table.leader_only:
+            service = self._in_leader(service, supplies)
+        if supplies.asked_for_pool and DATABASE not in after:
+            after = (*after, DATABASE)
         return Child(
             service,
             name=str(key[1]),
-            after=self._after(table),
+            after=after,
             restart=table.restart,
             backoff=_backoff(table.backoff),
             # That of a pool of workers is around its handler.
@@ -306,6 +306,18 @@ class _Builder:
             critical=table.critical,
             retry_start=table.retry_start,
         )
+
+    def _in_leader(self, service: AnyService, supplies: Supplies) -> AnyService:
+        """A service that runs only in one process of those with the same database."""
+        if supplies.pool is None:
+            remedy = "needs a database, in which processes agree; add a [database] table"
+            self.problems.append(Problem((*supplies.key, "leader_only"), remedy))
+            return service
+        from ..pg import LeaderOnly
+
+        supplies.asked_for_pool = True
+        name = f"{self.host.name}.{supplies.key[1]}"
+        return LeaderOnly(service, supplies.pool, name=name)
 
     def _service(self, table: ServiceTable, supplies: Supplies) -> AnyService:
         with self._collecting(*supplies.key, "use"):
@@ -464,6 +476,8 @@ class _Builder:
             self.problems += error.problems
         except EmbeddedUnavailable as error:
             self.problems.append(Problem(key, str(error)))
+        except SchemaMismatch as error:
+            self.problems += [Problem(key, line) for line in str(error).splitlines()]
 
 
 async def _placeholder(*_: object) -> None:

@@ -164,6 +164,10 @@ class DatabaseTable:
         validator=is_database_url,
         metadata=about('Where it is: "embedded:DIRECTORY", or "postgresql://HOST/DATABASE".'),
     )
+    migrations: str | None = field(
+        default=None,
+        metadata=about("The folder of numbered SQL files that are applied before all else."),
+    )
 
 
 @attrs.frozen
@@ -340,6 +344,10 @@ class ServiceTable(ChildTable):
     use: CodeReference = field(
         metadata=about('The Service class or async function, as "package.module:name".')
     )
+    leader_only: bool = field(
+        default=False,
+        metadata=about("Whether of all processes with this database only one runs it."),
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -448,6 +456,10 @@ class ScheduleTable(ChildTable):
     )
     retry: RetryTable | None = field(
         default=None, metadata=about("Whether and when a failed call is tried again.")
+    )
+    leader_only: bool = field(
+        default=False,
+        metadata=about("Whether of all processes with this database only one runs it."),
     )
 
 

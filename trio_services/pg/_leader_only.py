@@ -64,7 +64,7 @@ class LeaderOnly(Service):
         """Contend for the lead, and run the service in each term."""
         task_status.started()
         life = surrounding_service()
-        while True:
+        while True:  # noqa: ASYNC913 -- contending checks
             try:
                 async with leadership(self.pool, self.name, lease=self.lease) as term:
                     token = _term.set(term)
