@@ -156,6 +156,14 @@ CASES = [
         ),
     ),
     Case(
+        "a line break in a database's address",
+        added('[database]\nurl = "postgresql://host\\r\\n/depot"'),
+        (
+            ':database.url: it is not the URL of a database; expected "embedded:DIRECTORY" or '
+            '"postgresql://HOST/DATABASE"'
+        ),
+    ),
+    Case(
         "a database that is in two places",
         added('[database]\nurl = { env = "A", file = "b" }'),
         ':database.url: not where a secret is; expected { env = "NAME" } or { file = "PATH" }',
