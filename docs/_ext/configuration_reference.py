@@ -31,13 +31,12 @@ from trio_services.config._constraints import (
 )
 from trio_services.config._durations import Seconds
 from trio_services.config._schema import CHILDREN, ChildTable, Options, Tables
-from trio_services.config._secret import SecretText
 from trio_services.config._types import described, is_mapping, optional
 
 _SHARED = "services, workers and schedules"
 _RULES = {
     is_cron: "a cron expression",
-    is_database_url: "the URL of a database, without a password",
+    is_database_url: "the URL of a database; in clear text without a password",
     is_name: "a name",
     is_package: "names of packages",
     is_timezone: "a name of the IANA data base",
@@ -200,7 +199,7 @@ def _default_of_supervisors(key: str) -> Any:
 
 def _is_text(target: type) -> bool:
     """Whether values of a class are written as text, such as names of code."""
-    return hasattr(target, "parse") or target is SecretText
+    return hasattr(target, "parse")
 
 
 def _types(table: Any) -> dict[str, Any]:

@@ -156,14 +156,35 @@ CASES = [
         ),
     ),
     Case(
+        "a line break in a database's address",
+        added('[database]\nurl = "postgresql://host\\r\\n/depot"'),
+        (
+            ':database.url: it is not the URL of a database; expected "embedded:DIRECTORY" or '
+            '"postgresql://HOST/DATABASE"'
+        ),
+    ),
+    Case(
         "a database that is in two places",
         added('[database]\nurl = { env = "A", file = "b" }'),
-        ':database.url: a table is not text, { env = "NAME" } or { file = "PATH" }',
+        ':database.url: not where a secret is; expected { env = "NAME" } or { file = "PATH" }',
+    ),
+    Case(
+        "a database that is a number",
+        added("[database]\nurl = 5"),
+        ':database.url: a value is not text or { env = "NAME" } or { file = "PATH" }',
+    ),
+    Case(
+        "a database's password in clear text, with what ends an address in it",
+        added('[database]\nurl = "postgresql://ann:se/cret@host/depot"'),
+        (
+            ':database.url: its address is wrong; expected "embedded:DIRECTORY" or '
+            '"postgresql://HOST/DATABASE"'
+        ),
     ),
     Case(
         "a database whose variable is not set",
         added('[database]\nurl = { env = "NO_SUCH_VARIABLE" }'),
-        ':database.url: variable "NO_SUCH_VARIABLE" is not set or empty',
+        ":database.url: the environment has no NO_SUCH_VARIABLE; set it",
     ),
     Case(
         "a service after a database that is not there",

@@ -201,6 +201,7 @@ def test_code_that_was_not_loaded_is_not(running: Running) -> None:
         ('name = "depot"', 'name = "depot"\nstop_within = 20', "host.stop_within"),
         ('name = "depot"', 'name = "depot"\nmax_restarts = { count = 1 }', "host.max_restarts"),
         ('name = "depot"', 'name = "depot"\nwatch = false', "host.watch"),
+        ('name = "depot"', 'name = "depot"\ncontainer = "depot.stock:bare"', "host.container"),
         ("[queues.numbers]", '[admin]\nbind = "127.0.0.1:0"\n[queues.numbers]', "admin"),
         ("[queues.numbers]", "[queues.numbers]\ncapacity = 5", "queues.numbers"),
         ("count = 2", 'count = 2\nfeeds = ["numbers"]', "workers.handle.feeds"),

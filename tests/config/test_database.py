@@ -144,8 +144,9 @@ def test_leader_only_needs_a_database(refused: Refused) -> None:
     )
 
 
-def test_url_comes_from_the_environment_and_is_not_shown(built: Build) -> None:
-    environment = {"DEPOT_URL": "postgresql://ann:secret@host/depot"}
+@pytest.mark.parametrize("variable", ["DEPOT_URL", "TRIO_SERVICES__DATABASE__URL"])
+def test_url_comes_from_the_environment_and_is_not_shown(built: Build, variable: str) -> None:
+    environment = {variable: "postgresql://ann:secret@host/depot"}
 
     application = built(with_database('{ env = "DEPOT_URL" }'), environment=environment)
 
@@ -166,9 +167,9 @@ def test_url_comes_from_a_file_beside_the_configuration(built: Build, folder: Pa
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", "{folder}/url is not set or empty"),
-        (b"\xff", "{folder}/url is not UTF-8"),
-        (None, "{folder}/url cannot be read: No such file or directory"),
+        (b"", "url: it is empty"),
+        (b"\xff", "url: it is not UTF-8 text"),
+        (None, "url: there is no such file"),
         (
             b"postgresql://ann:secret@[host/depot",
             'its address is wrong; expected "embedded:DIRECTORY" or "postgresql://HOST/DATABASE"',
@@ -183,7 +184,7 @@ def test_url_that_a_file_does_not_give_is_told_without_what_is_in_it(
 
     lines = refused(with_database('{ file = "url" }'))
 
-    assert lines == [f"config.toml:database.url: {problem.format(folder=folder)}"]
+    assert lines == [f"config.toml:database.url: {problem}"]
 
 
 def test_directory_that_cannot_be_one_is_refused_before_anything_starts(

@@ -78,8 +78,9 @@ def test_good_file_is_taken(text: str) -> None:
 
 # What is wrong with one key by itself, and neither between keys nor with the code behind it.
 _OF_A_KEY = re.compile(
-    r"(unknown key|missing; expected|is not (true or false|a whole number|text|an array|a table|"
-    r"a duration|one of|a name)|is too (small|large); expected (at (least|most) |more than )\d|"
+    r"(unknown key|missing; expected|not where a secret is|is not (true or false|a whole number|"
+    r"text|an array|a table|a duration|one of|a name)|"
+    r"is too (small|large); expected (at (least|most) |more than )\d|"
     r"does not name code|is relative|nested more than)"
 )
 

@@ -91,7 +91,7 @@ async def opened(text: str = TEXT) -> AsyncGenerator[Running]:
     code: Any = sys.modules["depot.running"]
     del code.seen[:], code.made[:]
     published: list[events.Event] = []
-    async with open_host(application.tree) as host:
+    async with open_host(application.tree, container=application.container) as host:
         reloader = Reloader(host, configuration, application, read)
         with host.bus.listening(published.append):
             yield Running(host, reloader, code.seen, published)
@@ -400,3 +400,33 @@ async def test_stop_does_not_wait_for_a_file_system_that_hangs(
         assert trio.current_time() - begun < 1
     finally:
         goes_on.set()
+
+
+CONTAINED = """\
+[host]
+name = "depot"
+imports = ["depot"]
+container = "depot.stock:container"
+[services.left]
+use = "depot.stock:stay"
+options = { place = "left" }
+[services.right]
+use = "depot.stock:stay"
+options = { place = "right" }
+[services.idle]
+use = "depot.running:idle"
+"""
+
+
+async def test_options_by_type_reach_the_service_that_they_are_changed_of(
+    folder: Path, autojump_clock: object
+) -> None:
+    async with opened(CONTAINED) as running:
+        code: Any = sys.modules["depot.stock"]
+        write(CONTAINED.replace('"right"', '"middle"'))
+
+        event = await running.again()
+
+        assert event == attrs.evolve(changed(restarted=("right",)), at=event.at)
+        assert running.starts == {"left": 1, "right": 2, "idle": 1}
+        assert sorted(options.place for options in code.SEEN) == ["left", "middle", "right"]

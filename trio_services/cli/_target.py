@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -53,7 +52,7 @@ def _configured(text: str, purpose: str) -> Target:
     from ..errors import ConfigError
 
     try:
-        database = find_database(load(text), os.environ, purpose)
+        database = find_database(load(text), purpose)
     except ConfigError as error:
         for line in error.problems:
             click.echo(line, err=True)

@@ -145,21 +145,15 @@ def build(configuration: Configuration, *, running: Application | None = None) -
     tables = configuration.tables
     folder = configuration.source.absolute().parent
     builder = _Builder(tables, folder, Secrets(folder, configuration.environment), running)
-    database = None
-    lines: list[str] = []
-    try:
-        purpose = f"application {tables.host.name}"
-        database = find_database(configuration, configuration.environment, purpose)
-        if database is not None:
-            database = builder.use(database)
-    except ConfigError as error:
-        lines += error.problems
+    database = find_database(configuration, f"application {tables.host.name}")
+    if database is not None:
+        database = builder.use(database)
     builder.inject()
     parts = {str(key[1]): builder.part(key, table) for key, table in tables.children.items()}
     if running is None and builder.injection is not None:
         builder.injection.parts = parts
     tree = builder.tree([part.child for part in parts.values()])
-    lines += [
+    lines = [
         configuration.origins.line(builder.secrets.redact(problem)) for problem in builder.problems
     ]
     if tree is None or lines:

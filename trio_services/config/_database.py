@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
-from ..errors import ConfigError
+from ..secrets import Secret
 from ..supervision import Child, Supervisor
-from ._constraints import EMBEDDED, check_database_url
-from ._problems import Problem
+from ._constraints import EMBEDDED
 from ._schema import Configuration
 
 if TYPE_CHECKING:
@@ -106,28 +104,17 @@ class Database:
         task_status.started()
 
 
-def find_database(
-    configuration: Configuration, environment: Mapping[str, str], purpose: str
-) -> Database | None:
+def find_database(configuration: Configuration, purpose: str) -> Database | None:
     """The database of a configuration; None if it has none.
 
     Args:
         configuration: from `load`.
-        environment: where variables are looked up.
         purpose: what others are told who find an embedded server's directory taken.
-
-    Raises:
-        ConfigError: its URL cannot be had, or is not one.
     """
     table = configuration.tables.database
     if table is None:
         return None
-    try:
-        url = table.url.read(environment)
-        check_database_url(url)
-    except ValueError as error:
-        line = configuration.origins.line(Problem((NAME, "url"), str(error)))
-        raise ConfigError([line]) from error
+    url = table.url.reveal() if isinstance(table.url, Secret) else table.url
     from ..pg import EmbeddedServer, Pool  # psycopg takes a while: only for who needs it
 
     folder = configuration.source.absolute().parent

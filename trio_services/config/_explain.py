@@ -20,7 +20,6 @@ from ._lines import line_numbers
 from ._overrides import Given
 from ._problems import KeyPath, MisfitError, dotted, one_line
 from ._schema import BackoffTable, ChildTable, CodeReference, Configuration
-from ._secret import SecretText
 from ._secrets import place_of
 from ._types import is_class
 
@@ -78,9 +77,7 @@ class _Explainer:
         """
         if value is None:
             return
-        if isinstance(value, SecretText):
-            yield key, value.value if value.where == "here" else MASK, value.where != "here"
-        elif isinstance(value, Secret):
+        if isinstance(value, Secret):
             yield key, MASK, True
         elif Seconds in (target, *get_args(target)) and isinstance(value, float):
             yield key, format_duration(value), False

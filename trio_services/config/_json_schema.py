@@ -16,21 +16,10 @@ from ..secrets import Secret
 from ._constraints import NAME, Bound, is_name, rules_of
 from ._durations import DURATION, Seconds, format_duration
 from ._schema import NAMED, CodeReference, Options, Tables
-from ._secret import SecretText
 from ._types import is_array, is_mapping, is_union, members
 
 JSON = dict[str, Any]
 
-_SECRET: JSON = {
-    "type": "object",
-    "properties": {
-        "env": {"type": "string", "minLength": 1, "description": "A variable that holds it."},
-        "file": {"type": "string", "minLength": 1, "description": "A file that holds it."},
-    },
-    "additionalProperties": False,
-    "minProperties": 1,
-    "maxProperties": 1,
-}
 _SCALARS: Mapping[object, JSON] = {
     bool: {"type": "boolean"},
     int: {"type": "integer"},
@@ -38,8 +27,16 @@ _SCALARS: Mapping[object, JSON] = {
     str: {"type": "string"},
     CodeReference: {"type": "string", "pattern": r"^[^\s.:][^\s:]*:[^\s.:]+$"},
     Options: {"type": "object"},
-    Secret: _SECRET,
-    SecretText: {"anyOf": [{"type": "string"}, _SECRET]},
+    Secret: {
+        "type": "object",
+        "properties": {
+            "env": {"type": "string", "minLength": 1, "description": "A variable that holds it."},
+            "file": {"type": "string", "minLength": 1, "description": "A file that holds it."},
+        },
+        "additionalProperties": False,
+        "minProperties": 1,
+        "maxProperties": 1,
+    },
 }
 
 

@@ -12,6 +12,7 @@ from typing import Literal, NewType, TypedDict
 import attrs
 from attrs import field
 
+from ..secrets import Secret
 from ._constraints import (
     above_zero,
     at_least,
@@ -24,7 +25,6 @@ from ._constraints import (
 )
 from ._durations import Seconds
 from ._problems import KeyPath, Origins, shown
-from ._secret import SecretText
 
 RESERVED = frozenset({"admin", "database", "host", "reload"})
 
@@ -160,7 +160,7 @@ class AdminTable:
 class DatabaseTable:
     """`[database]`; without it there is no database."""
 
-    url: SecretText = field(
+    url: str | Secret = field(
         validator=is_database_url,
         metadata=about('Where it is: "embedded:DIRECTORY", or "postgresql://HOST/DATABASE".'),
     )

@@ -37,7 +37,6 @@ from ._problems import (
     suggestion,
 )
 from ._schema import CodeReference, Options
-from ._secret import SecretText
 from ._secrets import Secrets
 from ._types import (
     ARRAYS,
@@ -99,17 +98,6 @@ def strict_converter(folder: Path, secrets: Secrets) -> Converter:
     def secret_union(target: Any) -> Hook:
         return _secret_union_hook(target, converter)
 
-    def secret(value: object, _: object) -> SecretText:
-        match plain(value):
-            case str(text):
-                return SecretText("here", text)
-            case {"env": str(name), **rest} if name and not rest:
-                return SecretText("env", name)
-            case {"file": str(name), **rest} if name and "\0" not in name and not rest:
-                return SecretText("file", str(folder / name))
-            case _:
-                raise MisfitError(f"{kind_of(value)} is not {WORDS[SecretText]}")
-
     def annotated(target: Any) -> Hook:
         return lambda value, _: converter.structure(value, get_args(target)[0])
 
@@ -123,7 +111,6 @@ def strict_converter(folder: Path, secrets: Secrets) -> Converter:
         (is_mapping, lambda target: _mapping_hook(target, converter)),
         (is_class, lambda target: class_hook(target, converter)),
         (lambda target: target == Seconds, lambda _: _duration),
-        (lambda target: target is SecretText, lambda _: secret),
         (lambda target: target is CodeReference, lambda _: _code_reference),
         (lambda target: target is Options, lambda _: _options),
     ]

@@ -24,7 +24,6 @@ from ..secrets import Secret
 from ._durations import Seconds
 from ._problems import shown
 from ._schema import CodeReference
-from ._secret import SecretText
 from ._secrets import WHERE
 
 SCALARS: tuple[Any, ...] = (bool, int, float, str, datetime, date, time)
@@ -53,7 +52,6 @@ WORDS: Mapping[object, str] = {
     Seconds: 'a duration: seconds, or text like "500ms", "1.5s", "10m", "2h", "1d"',
     CodeReference: '"package.module:name"',
     Secret: WHERE,
-    SecretText: 'text, { env = "NAME" } or { file = "PATH" }',
 }
 """What values of a type are called."""
 

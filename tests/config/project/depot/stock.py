@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import attrs
+import trio
 
 from trio_services import JOB, SERVICE, Container, Service, WorkQueue
 from trio_services.telemetry import Logger
@@ -63,6 +64,11 @@ async def count(shelf: Shelf) -> None:
 
 async def look(booking: Booking) -> None:
     pass
+
+
+async def stay(shelf: Shelf) -> None:
+    SEEN.append(shelf.options)
+    await trio.sleep_forever()
 
 
 class Holder:
