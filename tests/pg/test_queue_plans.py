@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import psycopg
 import pytest
@@ -41,8 +42,8 @@ def test_claim_reads_by_the_index_with_many_waiting(server: Server, analyzed: bo
     server.execute("truncate trio_services.ready")
 
 
-def _nodes(plan: dict[str, object]) -> list[dict[str, object]]:
+def _nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
     found = [plan]
-    for inner in plan.get("Plans", []):  # type: ignore[attr-defined]
+    for inner in plan.get("Plans", []):
         found += _nodes(inner)
     return found
