@@ -158,13 +158,15 @@ def test_migrations_are_applied_and_shown_with_no_server_running(home: Path) -> 
         1,
         [
             "trio_services  0001_migrations.sql: to be applied",
+            "trio_services  0002_queue.sql: to be applied",
             "application    0001_orders.sql: to be applied",
         ],
     )
     assert not (home / "db").exists()
     assert db("migrate", "db", "--sql", "sql", cwd=home) == (
         0,
-        "applied 0001_migrations.sql of trio_services\napplied 0001_orders.sql of application\n",
+        "applied 0001_migrations.sql of trio_services\napplied 0002_queue.sql of trio_services\n"
+        "applied 0001_orders.sql of application\n",
         "",
     )
     assert db("migrate", "db", "--sql", "sql", cwd=home) == (0, "nothing to apply\n", "")

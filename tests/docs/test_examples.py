@@ -103,6 +103,12 @@ async def test_bank_moves_money_and_tells(server: Server) -> None:
     assert set(program.lines) == {*heard, "Ada has 40", "Bob has 60"}
 
 
+async def test_mail_is_sent_for_each_order_that_was_committed(server: Server) -> None:
+    async with running(f"DATABASE_URL='{server.url}' python mail.py", EXAMPLES) as program:
+        assert await program.ended() == 0
+    assert program.lines == ["to ada: order 1", "to bob: order 2", "2 claimed = 2 done"]
+
+
 def test_readme_begins_with_hello() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     first = re.search(r"^```python\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)

@@ -57,7 +57,12 @@ def files(migrations: Sequence[Migration | Applied]) -> list[str]:
 async def test_migrations_are_applied_in_order_and_booked(url: str, folder: Path) -> None:
     applied = await migrate(url, folder)
 
-    assert files(applied) == ["0001_migrations.sql", "0001_orders.sql", "0002_notes.sql"]
+    assert files(applied) == [
+        "0001_migrations.sql",
+        "0002_queue.sql",
+        "0001_orders.sql",
+        "0002_notes.sql",
+    ]
     assert files(await pg.applied_migrations(url)) == files(applied)
     assert await value(url, "select note from orders") == "first"
 
@@ -84,7 +89,7 @@ async def test_of_ten_who_start_at_once_one_applies(url: str, folder: Path) -> N
         for _ in range(10):
             nursery.start_soon(start)
 
-    everything = ["0001_migrations.sql", "0001_orders.sql", "0002_notes.sql"]
+    everything = ["0001_migrations.sql", "0002_queue.sql", "0001_orders.sql", "0002_notes.sql"]
     assert sorted(applied) == [[]] * 9 + [everything]
 
 
@@ -166,7 +171,7 @@ def test_framework_has_migrations_of_its_own() -> None:
 def test_files_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     for name in ("10_ten.sql", "9_nine.sql", "0011_eleven.sql", "README"):
         write(tmp_path, name, "")
-    assert files(read_migrations(tmp_path))[1:] == ["9_nine.sql", "10_ten.sql", "0011_eleven.sql"]
+    assert files(read_migrations(tmp_path))[2:] == ["9_nine.sql", "10_ten.sql", "0011_eleven.sql"]
 
 
 def test_everything_that_is_wrong_with_files_is_told(tmp_path: Path) -> None:

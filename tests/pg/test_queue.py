@@ -12,6 +12,7 @@ import trio
 
 from trio_services import Backoff, Discard, QueueClosed, Retry, RetryLater, ServicesError, pg
 from trio_services.lifecycle import events
+from trio_services.queues import Outcome
 
 from .queueing import at_work, empty_tables, rows, until
 from .server import Server
@@ -333,6 +334,21 @@ async def test_closed_queue_ends_its_workers_when_nothing_is_ready(
         await until(lambda: len(watched.of(events.WorkEnded)) == 1)
     await until(lambda: not rows(server))
     assert len(handled) == 500
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+async def test_word_about_a_job_that_is_under_another_lease_changes_nothing(
+    server: Server, pool: pg.Pool, outcome: Outcome
+) -> None:
+    queue = pg.Queue[int](pool, "numbers")
+    await queue.put(1)
+    job = await queue.take()
+    # As if the lease had expired unnoticed, and another process had claimed the job:
+    server.execute("update trio_services.running set lease = lease + 1")
+    queue.settle(job, outcome)
+    await until(lambda: queue.statistics().stale == 1)
+    assert rows(server)["running"] == 1
+    assert not {"ready", "scheduled", "dead"} & rows(server).keys()
 
 
 async def test_depth_counts_what_is_in_the_database(pool: pg.Pool) -> None:
