@@ -30,7 +30,7 @@ _AT_ONCE = trio.CapacityLimiter(6)  # sessions: most of one is waiting, but not 
 _BLOCK = re.compile(r"^( *)\.\. (code-block|literalinclude):: *(\S*)$")
 _OPTION = re.compile(r"^ +:(\S+): *(.*)$")
 _TIME = re.compile(r"^\d\d:\d\d:\d\d\.\d{3}")
-_DURATION = re.compile(r"\b\d+(\.\d+)?(e[+-]?\d+)? m?s\b")
+_DURATION = re.compile(r"\b\d+(\.\d+)?(e[+-]?\d+)? ?m?s\b")
 
 
 @attrs.frozen
