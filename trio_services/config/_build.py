@@ -56,6 +56,7 @@ from ._structure import StructureError, strict_converter
 
 if TYPE_CHECKING:
     from ..di import Container
+    from ..pg import Pool
 
 _CODE: Mapping[type[AnyChildTable], str] = {
     ServiceTable: "use",
@@ -174,6 +175,12 @@ def build(configuration: Configuration, *, running: Application | None = None) -
     )
 
 
+def _after_database(child: Child) -> Child:
+    """A child that starts when there is a database."""
+    after = dict.fromkeys((*child.after, DATABASE))
+    return attrs.evolve(child, after=tuple(after))
+
+
 class _Builder:
     """Makes the parts of an application, and collects what is wrong with them."""
 
@@ -201,6 +208,10 @@ class _Builder:
         self._importer.search_beside(folder)
         self._converter: Converter = strict_converter(folder, secrets)
 
+    @property
+    def _pool(self) -> Pool | None:
+        return None if self._database is None else self._database.pool
+
     def use(self, database: Database) -> Database:
         """Make a database a part of the tree; of one that is used already nothing is looked at."""
         if self._running is not None and self._running.database is not None:
@@ -220,7 +231,7 @@ class _Builder:
         self._container_is_sound = False
         with self._collecting("host", "container"):
             self.injection = Injection.of(
-                self._importer.load(self.host.container), self.host.container
+                self._importer.load(self.host.container), self.host.container, self._pool
             )
             self.injection.check()
             self._container_is_sound = True
@@ -253,7 +264,7 @@ class _Builder:
             table.options,
             self.queues,
             self._converter,
-            None if self._database is None else self._database.pool,
+            self._pool,
             injected=self.host.container is not None,
         )
         problems = len(self.problems)
@@ -262,6 +273,8 @@ class _Builder:
         with self._collecting(*key, _CODE[type(table)]):
             if self.injection is not None:
                 injected = self.injection.options(child.service, supplies)
+                if self.injection.needs_pool(child.service):
+                    child = _after_database(child)
         if len(self.problems) == problems and self._container_is_sound:
             self.problems += supplies.unasked()
         return Part(table, child, supplies.made, supplies.live, self.secrets.latest, injected)
@@ -281,15 +294,12 @@ class _Builder:
                 service = self._workers(table, supplies)
             case ScheduleTable():
                 service = self._schedule(table, supplies)
-        after = table.after
         if not isinstance(table, WorkersTable) and table.leader_only:
             service = self._in_leader(service, supplies)
-        if supplies.asked_for_pool and DATABASE not in after:
-            after = (*after, DATABASE)
-        return Child(
+        child = Child(
             service,
             name=str(key[1]),
-            after=after,
+            after=table.after,
             restart=table.restart,
             backoff=_backoff(table.backoff),
             # That of a pool of workers is around its handler.
@@ -300,6 +310,7 @@ class _Builder:
             critical=table.critical,
             retry_start=table.retry_start,
         )
+        return _after_database(child) if supplies.asked_for_pool else child
 
     def _in_leader(self, service: AnyService, supplies: Supplies) -> AnyService:
         """A service that runs only in one process of those with the same database."""

@@ -26,6 +26,7 @@ from ._types import is_class
 
 if TYPE_CHECKING:
     from ..di import Container
+    from ..pg import Pool
 
 
 class Injected(Protocol):
@@ -43,13 +44,15 @@ class Injection:
 
     Args:
         declared: the container that the file names.
+        pool: of connections to the database; None if there is none.
 
     Attributes:
-        container: the same, with the options of each service.
+        container: the same, with the options of each service, and for each job a transaction.
         parts: those that run, or are to run, by name.
     """
 
     declared: Container
+    pool: Pool | None
     container: Container = attrs.field(init=False)
     parts: Mapping[str, Injected] = attrs.field(factory=dict[str, Injected], init=False)
 
@@ -58,10 +61,14 @@ class Injection:
         for kind in self.declared.expected:
             if is_class(kind):
                 container = container.override(kind, partial(self._options_of_caller, kind))
+        if self.pool is not None:
+            from ..pg._provide import with_pool
+
+            container = with_pool(container, self.pool)
         self.container = container
 
     @classmethod
-    def of(cls, code: object, reference: CodeReference) -> Injection:
+    def of(cls, code: object, reference: CodeReference, pool: Pool | None) -> Injection:
         """That of the container which a reference names.
 
         Raises:
@@ -71,7 +78,7 @@ class Injection:
 
         if not isinstance(code, Container):
             raise CodeError(f"{reference} is no Container; expected `container = Container()`")
-        return cls(code)
+        return cls(code, pool)
 
     def check(self) -> None:
         """See that all that is provided can be.
@@ -111,6 +118,10 @@ class Injection:
         """All types of which objects are made for a service and its jobs."""
         calls, jobs = calls_of(service)
         return self.container.needed_by(*calls, jobs=jobs)
+
+    def needs_pool(self, service: AnyService) -> bool:
+        """Whether something that is made for a service or its jobs needs the database."""
+        return self.pool is not None and type(self.pool) in self.needs(service)
 
     def _options_of_caller(self, kind: type[object]) -> object:
         path = current_service().name

@@ -33,6 +33,15 @@ def provide(container: Container, pool: Pool) -> None:
     container.provide(_transaction, scope=JOB)
 
 
+def with_pool(container: Container, pool: Pool) -> Container:
+    """A container like this one, with what `provide` provides where nothing else does."""
+
+    def the_pool() -> Pool:
+        return pool
+
+    return container.with_default(the_pool).with_default(_transaction, scope=JOB)
+
+
 @asynccontextmanager
 async def _transaction(pool: Pool) -> AsyncGenerator[AnyConnection]:
     async with pool.transaction() as connection:
