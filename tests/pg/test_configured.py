@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -66,15 +67,10 @@ async def test_each_job_has_a_transaction_that_is_rolled_back_if_it_fails(
     for item in (1, 2, 3):
         items.put_nowait(item)
     async with trio.open_nursery() as nursery:
-        host = await nursery.start(
-            lambda task_status: serve(
-                application.tree, container=application.container, task_status=task_status
-            )
-        )
+        await nursery.start(partial(serve, application.tree, container=application.container))
         with trio.fail_after(5):
             while (books := items.statistics()).done + books.dead < 3:  # noqa: ASYNC110 -- by workers
                 await trio.sleep(0.01)
-        assert host is not None
         nursery.cancel_scope.cancel()
     assert server.execute("select id from items order by id") == [(1,), (3,)]
     assert books.dead == 1
