@@ -19,7 +19,8 @@ _folder = click.option(
     "--sql",
     "folder",
     type=click.Path(path_type=Path),
-    help="The folder of the application's own files, such as 0001_orders.sql.",
+    help="The folder of the application's own files, such as 0001_orders.sql. Default: that of "
+    "`[database] migrations`, where WHERE is a configuration file.",
 )
 
 
@@ -29,11 +30,12 @@ _folder = click.option(
 def migrate(target: Target, folder: Path | None) -> None:
     """Apply what has not been applied to the database yet.
 
-    WHERE is a directory or a postgresql:// URL. On a directory a server is run meanwhile, if none
-    runs.
+    WHERE is a directory, a postgresql:// URL or a configuration file. On a directory a server is
+    run meanwhile, if none runs.
     """
     from ..pg import migrate, read_migrations
 
+    folder = folder or target.migrations
     read_migrations(folder)  # before a server is started for nothing
     applied = _with(target, lambda url: migrate(url, folder))
     for migration in applied:
@@ -52,7 +54,7 @@ def status(target: Target, folder: Path | None) -> int:
     """
     from ..pg import applied_migrations, plan, read_migrations
 
-    migrations = read_migrations(folder)
+    migrations = read_migrations(folder or target.migrations)
     new = target.server is not None and target.server.is_new
     applied = [] if new else _with(target, applied_migrations)
     pending = plan(migrations, applied)

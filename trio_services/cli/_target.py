@@ -17,11 +17,19 @@ _URLS = ("postgresql://", "postgres://")
 
 
 class Target(NamedTuple):
-    """A database; `server` is what serves it, if that is for us to run."""
+    """A database.
+
+    Args:
+        text: as it was given.
+        url: where it answers.
+        server: what serves it, if that is for us to run.
+        migrations: the folder of the application's own files, if a configuration names one.
+    """
 
     text: str
     url: str
     server: EmbeddedServer | None
+    migrations: Path | None = None
 
     def embedded(self) -> EmbeddedServer:
         """Its server.
@@ -59,7 +67,7 @@ def _configured(text: str, purpose: str) -> Target:
         raise click.exceptions.Exit(2) from error
     if database is None:
         raise click.UsageError(f"{text} has no [database] table")
-    return Target(text, database.url, database.server)
+    return Target(text, database.url, database.server, database.migrations)
 
 
 def where(command: F) -> F:
