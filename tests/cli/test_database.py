@@ -149,21 +149,6 @@ def test_database_that_does_not_answer_is_told_so_without_a_traceback(home: Path
     assert "Traceback" not in err
 
 
-def test_folder_of_migrations_is_the_one_of_the_configuration(home: Path) -> None:
-    (home / "sql").mkdir()
-    (home / "sql" / "0001_orders.sql").touch()
-    config = home / "config.toml"
-    config.write_text(
-        '[services.work]\nuse = "shop:work"\n[database]\nurl = "embedded:db"\nmigrations = "sql"\n'
-    )
-    config.chmod(0o600)
-
-    status, out, _ = db("status", "config.toml", cwd=home)
-
-    assert status == 1
-    assert out.splitlines()[-1] == "application    0001_orders.sql: to be applied"
-
-
 def test_migrations_are_applied_and_shown_with_no_server_running(home: Path) -> None:
     (home / "sql").mkdir()
     (home / "sql" / "0001_orders.sql").write_text("create table orders ()")
@@ -227,6 +212,18 @@ async def sell(pool: pg.Pool):
 def write_sql(home: Path) -> None:
     (home / "sql").mkdir()
     (home / "sql" / "0001_sales.sql").write_text("CREATE TABLE sales (amount int)")
+
+
+def test_folder_of_migrations_is_the_one_of_the_configuration(home: Path) -> None:
+    write_sql(home)
+    config = home / "config.toml"
+    config.write_text(APPLICATION)
+    config.chmod(0o600)
+
+    status, out, _ = db("status", "config.toml", cwd=home)
+
+    assert status == 1
+    assert out.splitlines()[-1] == "application    0001_sales.sql: to be applied"
 
 
 def test_application_runs_the_database_of_its_configuration(home: Path) -> None:
