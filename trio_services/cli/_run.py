@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -45,6 +46,7 @@ def run(config: Path, overrides: tuple[str, ...]) -> int:
     change of it does by itself.
     """
     from ..config import reloading
+    from ..deploy import notifying, open_notifier, telling_of_reload
     from ..errors import ConfigError
     from ..host import HostSettings, run
 
@@ -55,9 +57,16 @@ def run(config: Path, overrides: tuple[str, ...]) -> int:
     settings = HostSettings(stop_within=application.stop_within, log=application.log)
     if hasattr(signal, "SIGHUP"):  # which is heeded while the services run; else it would kill
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    reload = reloading(configuration, application, partial(_load, config, overrides))
-    companions = [*_companions(application), reload]
-    return run(application.tree, config=settings, companions=companions)
+    companions = _companions(application)
+    read = partial(_load, config, overrides)
+    with open_notifier(os.environ) as notifier:
+        if notifier is None:
+            companions.append(reloading(configuration, application, read))
+        else:
+            companions.append(notifying(notifier))
+            around = partial(telling_of_reload, notifier)
+            companions.append(reloading(configuration, application, read, around))
+        return run(application.tree, config=settings, companions=companions)
 
 
 @click.command()
