@@ -31,6 +31,8 @@ def exit_status(*arguments: str) -> object:
         ["check", "--help"],
         ["graph", "--help"],
         ["config", "--help"],
+        ["deploy", "--help"],
+        ["deploy", "systemd", "--help"],
         ["config", "schema", "--help"],
         ["bogus"],
         [],

@@ -14,6 +14,7 @@ import click
 from .._version import __version__
 from ._config import config
 from ._database import db
+from ._deploy import deploy
 from ._run import check, graph, run
 
 BAD_USAGE = 2
@@ -40,6 +41,7 @@ cli.add_command(check)
 cli.add_command(graph)
 cli.add_command(config)
 cli.add_command(db)
+cli.add_command(deploy)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -24,7 +24,7 @@ _BAD_CONFIGURATION = 2
 _WIDEST = 60  # characters of a value, for what follows to be in a column
 
 
-def _configured(command: F) -> F:
+def configured(command: F) -> F:
     """Give a command the file and the overrides that it takes."""
     overrides = click.option(
         "--set",
@@ -38,7 +38,7 @@ def _configured(command: F) -> F:
 
 
 @click.command()
-@_configured
+@configured
 def run(config: Path, overrides: tuple[str, ...]) -> int:
     """Run the application that the file CONFIG describes.
 
@@ -51,26 +51,26 @@ def run(config: Path, overrides: tuple[str, ...]) -> int:
     from ..host import HostSettings, run
 
     try:
-        configuration, application = _read(config, overrides)
+        configuration, application = read(config, overrides)
     except ConfigError as error:
-        return _refuse(error.problems)
+        return refuse(error.problems)
     settings = HostSettings(stop_within=application.stop_within, log=application.log)
     if hasattr(signal, "SIGHUP"):  # which is heeded while the services run; else it would kill
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     companions = _companions(application)
-    read = partial(_load, config, overrides)
+    again = partial(load_file, config, overrides)
     with open_notifier(os.environ) as notifier:
         if notifier is None:
-            companions.append(reloading(configuration, application, read))
+            companions.append(reloading(configuration, application, again))
         else:
             companions.append(notifying(notifier))
             around = partial(telling_of_reload, notifier)
-            companions.append(reloading(configuration, application, read, around))
+            companions.append(reloading(configuration, application, again, around))
         return run(application.tree, config=settings, companions=companions)
 
 
 @click.command()
-@_configured
+@configured
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 @click.option("--explain", "explained", is_flag=True, help="Print every value, and its origin.")
 def check(config: Path, overrides: tuple[str, ...], *, as_json: bool, explained: bool) -> int:
@@ -85,11 +85,11 @@ def check(config: Path, overrides: tuple[str, ...], *, as_json: bool, explained:
     from ._summary import as_dict, as_text
 
     try:
-        configuration, application = _read(config, overrides)
+        configuration, application = read(config, overrides)
     except ConfigError as error:
         if as_json:
             click.echo(json.dumps({"ok": False, "problems": error.problems}, ensure_ascii=False))
-        return _refuse(error.problems)
+        return refuse(error.problems)
     summary = as_dict(configuration, application)
     values = explain(configuration, application) if explained else []
     if as_json:
@@ -104,7 +104,7 @@ def check(config: Path, overrides: tuple[str, ...], *, as_json: bool, explained:
 
 
 @click.command()
-@_configured
+@configured
 @click.option(
     "--format",
     "form",
@@ -122,15 +122,15 @@ def graph(config: Path, overrides: tuple[str, ...], *, form: str, as_json: bool)
     from . import _graph
 
     try:
-        drawn = _graph.graph_of(*_read(config, overrides))
+        drawn = _graph.graph_of(*read(config, overrides))
     except ConfigError as error:
-        return _refuse(error.problems)
+        return refuse(error.problems)
     forms = {"text": _graph.as_text, "dot": _graph.as_dot, "mermaid": _graph.as_mermaid}
     click.echo((_graph.as_json if as_json else forms[form])(drawn))
     return 0
 
 
-def _read(path: Path, overrides: tuple[str, ...]) -> tuple[Configuration, Application]:
+def read(path: Path, overrides: tuple[str, ...]) -> tuple[Configuration, Application]:
     """The configuration in a file, and the application that it describes.
 
     Raises:
@@ -138,17 +138,17 @@ def _read(path: Path, overrides: tuple[str, ...]) -> tuple[Configuration, Applic
     """
     from ..config import build
 
-    configuration = _load(path, overrides)
+    configuration = load_file(path, overrides)
     return configuration, build(configuration)
 
 
-def _load(path: Path, overrides: tuple[str, ...]) -> Configuration:
+def load_file(path: Path, overrides: tuple[str, ...]) -> Configuration:
     from ..config import load
 
-    return load(path, overrides=overrides, checks={"admin.bind": partial(_address, path)})
+    return load(path, overrides=overrides, checks={"admin.bind": partial(address_of, path)})
 
 
-def _refuse(problems: tuple[str, ...]) -> int:
+def refuse(problems: tuple[str, ...]) -> int:
     for problem in problems:
         click.echo(problem, err=True)
     return _BAD_CONFIGURATION
@@ -158,7 +158,7 @@ def _companions(application: Application) -> list[Companion]:
     """The services around those of the application."""
     if application.admin is None:
         return []
-    bind = _address(application.source, application.admin)
+    bind = address_of(application.source, application.admin)
 
     def admin(host: Host) -> Child:
         from ..admin import serve_admin
@@ -170,7 +170,7 @@ def _companions(application: Application) -> list[Companion]:
     return [admin]
 
 
-def _address(source: Path, text: str) -> Bind:
+def address_of(source: Path, text: str) -> Bind:
     """Where the admin server listens; a socket's path is relative to the configuration file.
 
     Raises:

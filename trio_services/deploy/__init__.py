@@ -2,3 +2,4 @@
 
 from ._notify import Notifier as Notifier, open_notifier as open_notifier
 from ._systemd import notifying as notifying, telling_of_reload as telling_of_reload
+from ._unit import Unit as Unit
