@@ -33,6 +33,7 @@ def exit_status(*arguments: str) -> object:
         ["config", "--help"],
         ["deploy", "--help"],
         ["deploy", "systemd", "--help"],
+        ["probe", "--help"],
         ["config", "schema", "--help"],
         ["bogus"],
         [],

@@ -105,10 +105,12 @@ def listening(address: str) -> Generator[Manager]:
 
 
 @contextmanager
-def bakery(folder: Path, address: str, **environment: str) -> Generator[Program]:
+def bakery(
+    folder: Path, address: str, *, config: str = CONFIG, **environment: str
+) -> Generator[Program]:
     """The application as a process, which is to notify this address."""
     (folder / "baking.py").write_text(CODE)
-    write(folder / "bakery.toml", CONFIG)
+    write(folder / "bakery.toml", config)
     words = ["trio-services", "run", str(folder / "bakery.toml")]
     code = f"import sys\nsys.argv = {words!r}\nfrom trio_services.cli import main\nmain()\n"
     told = {"NOTIFY_SOCKET": address, **environment}

@@ -15,6 +15,7 @@ from .._version import __version__
 from ._config import config
 from ._database import db
 from ._deploy import deploy
+from ._probe import probe
 from ._run import check, graph, run
 
 BAD_USAGE = 2
@@ -42,6 +43,7 @@ cli.add_command(graph)
 cli.add_command(config)
 cli.add_command(db)
 cli.add_command(deploy)
+cli.add_command(probe)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
