@@ -14,6 +14,8 @@ import click
 from .._version import __version__
 from ._config import config
 from ._database import db
+from ._deploy import deploy
+from ._probe import probe
 from ._run import check, graph, run
 from ._status import status
 
@@ -42,6 +44,8 @@ cli.add_command(graph)
 cli.add_command(status)
 cli.add_command(config)
 cli.add_command(db)
+cli.add_command(deploy)
+cli.add_command(probe)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

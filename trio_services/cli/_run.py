@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -23,7 +24,7 @@ _BAD_CONFIGURATION = 2
 _WIDEST = 60  # characters of a value, for what follows to be in a column
 
 
-def _configured(command: F) -> F:
+def configured(command: F) -> F:
     """Give a command the file and the overrides that it takes."""
     overrides = click.option(
         "--set",
@@ -37,7 +38,7 @@ def _configured(command: F) -> F:
 
 
 @click.command()
-@_configured
+@configured
 def run(config: Path, overrides: tuple[str, ...]) -> int:
     """Run the application that the file CONFIG describes.
 
@@ -45,28 +46,36 @@ def run(config: Path, overrides: tuple[str, ...]) -> int:
     change of it does by itself.
     """
     from ..config import reloading
+    from ..deploy import notifying, open_notifier, telling_of_reload
     from ..errors import ConfigError
     from ..host import HostSettings, run
 
     try:
-        configuration, application = _read(config, overrides)
+        configuration, application = read(config, overrides)
     except ConfigError as error:
-        return _refuse(error.problems)
+        return refuse(error.problems)
     settings = HostSettings(stop_within=application.stop_within, log=application.log)
     if hasattr(signal, "SIGHUP"):  # which is heeded while the services run; else it would kill
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    reload = reloading(configuration, application, partial(_load, config, overrides))
-    companions = [*_companions(application), reload]
-    return run(
-        application.tree,
-        config=settings,
-        companions=companions,
-        container=application.container,
-    )
+    companions = _companions(application)
+    again = partial(load_file, config, overrides)
+    with open_notifier(os.environ) as notifier:
+        if notifier is None:
+            companions.append(reloading(configuration, application, again))
+        else:
+            companions.append(notifying(notifier))
+            around = partial(telling_of_reload, notifier)
+            companions.append(reloading(configuration, application, again, around))
+        return run(
+            application.tree,
+            config=settings,
+            companions=companions,
+            container=application.container,
+        )
 
 
 @click.command()
-@_configured
+@configured
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 @click.option("--explain", "explained", is_flag=True, help="Print every value, and its origin.")
 def check(config: Path, overrides: tuple[str, ...], *, as_json: bool, explained: bool) -> int:
@@ -81,11 +90,11 @@ def check(config: Path, overrides: tuple[str, ...], *, as_json: bool, explained:
     from ._summary import as_dict, as_text
 
     try:
-        configuration, application = _read(config, overrides)
+        configuration, application = read(config, overrides)
     except ConfigError as error:
         if as_json:
             click.echo(json.dumps({"ok": False, "problems": error.problems}, ensure_ascii=False))
-        return _refuse(error.problems)
+        return refuse(error.problems)
     summary = as_dict(configuration, application)
     values = explain(configuration, application) if explained else []
     if as_json:
@@ -100,7 +109,7 @@ def check(config: Path, overrides: tuple[str, ...], *, as_json: bool, explained:
 
 
 @click.command()
-@_configured
+@configured
 @click.option(
     "--format",
     "form",
@@ -118,15 +127,15 @@ def graph(config: Path, overrides: tuple[str, ...], *, form: str, as_json: bool)
     from . import _graph
 
     try:
-        drawn = _graph.graph_of(*_read(config, overrides))
+        drawn = _graph.graph_of(*read(config, overrides))
     except ConfigError as error:
-        return _refuse(error.problems)
+        return refuse(error.problems)
     forms = {"text": _graph.as_text, "dot": _graph.as_dot, "mermaid": _graph.as_mermaid}
     click.echo((_graph.as_json if as_json else forms[form])(drawn))
     return 0
 
 
-def _read(path: Path, overrides: tuple[str, ...]) -> tuple[Configuration, Application]:
+def read(path: Path, overrides: tuple[str, ...]) -> tuple[Configuration, Application]:
     """The configuration in a file, and the application that it describes.
 
     Raises:
@@ -134,14 +143,14 @@ def _read(path: Path, overrides: tuple[str, ...]) -> tuple[Configuration, Applic
     """
     from ..config import build
 
-    configuration = _load(path, overrides)
+    configuration = load_file(path, overrides)
     return configuration, build(configuration)
 
 
-def _load(path: Path, overrides: tuple[str, ...]) -> Configuration:
+def load_file(path: Path, overrides: tuple[str, ...]) -> Configuration:
     from ..config import load
 
-    return load(path, overrides=overrides, checks={"admin.bind": partial(_address, path)})
+    return load(path, overrides=overrides, checks={"admin.bind": partial(address_of, path)})
 
 
 def admin_address(path: Path) -> Bind | None:
@@ -150,11 +159,11 @@ def admin_address(path: Path) -> Bind | None:
     Raises:
         ConfigError: with everything that is wrong.
     """
-    admin = _load(path, ()).tables.admin
-    return None if admin is None else _address(path, admin.bind)
+    admin = load_file(path, ()).tables.admin
+    return None if admin is None else address_of(path, admin.bind)
 
 
-def _refuse(problems: tuple[str, ...]) -> int:
+def refuse(problems: tuple[str, ...]) -> int:
     for problem in problems:
         click.echo(problem, err=True)
     return _BAD_CONFIGURATION
@@ -164,7 +173,7 @@ def _companions(application: Application) -> list[Companion]:
     """The services around those of the application."""
     if application.admin is None:
         return []
-    bind = _address(application.source, application.admin)
+    bind = address_of(application.source, application.admin)
 
     def admin(host: Host) -> Child:
         from ..admin import serve_admin
@@ -176,7 +185,7 @@ def _companions(application: Application) -> list[Companion]:
     return [admin]
 
 
-def _address(source: Path, text: str) -> Bind:
+def address_of(source: Path, text: str) -> Bind:
     """Where the admin server listens; a socket's path is relative to the configuration file.
 
     Raises:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import attrs
@@ -36,8 +37,14 @@ _TORN = (
 )
 
 
+Around = Callable[[Host], AbstractContextManager[object]]
+
+
 def reloading(
-    configuration: Configuration, application: Application, read: Callable[[], Configuration]
+    configuration: Configuration,
+    application: Application,
+    read: Callable[[], Configuration],
+    around: Around = nullcontext,
 ) -> Callable[[Host], Child]:
     """A companion of a host that reloads its configuration on SIGHUP, and when the file changes.
 
@@ -45,11 +52,12 @@ def reloading(
         configuration: what the application was built from.
         application: what the host runs.
         read: loads the configuration again.
+        around: makes a block in which each reload is done, with the host.
     """
 
     def companion(host: Host) -> Child:
         # It stops after all others; until then it might wait for one of them.
-        reloader = Reloader(host, configuration, application, read)
+        reloader = Reloader(host, configuration, application, read, around)
         return Child(reloader, name=NAME, stop_within=0)
 
     return companion
@@ -64,11 +72,13 @@ class Reloader(Service):
         configuration: Configuration,
         application: Application,
         read: Callable[[], Configuration],
+        around: Around = nullcontext,
     ) -> None:
         self._host = host
         self._configuration = configuration
         self._application = application
         self._read = read
+        self._around = around
         self._held: list[WorkQueue[Any]] = []
         self._limiter = trio.CapacityLimiter(1)
 
@@ -97,6 +107,10 @@ class Reloader(Service):
         Cancellation: what was begun goes on.
         """
         await trio.lowlevel.checkpoint()
+        with self._around(self._host):
+            await self._reload()
+
+    async def _reload(self) -> None:
         try:
             configuration = self._read()
             problems = [*fixed(self._application.tables, configuration.tables)]

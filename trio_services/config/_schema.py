@@ -26,7 +26,7 @@ from ._constraints import (
 from ._durations import Seconds
 from ._problems import KeyPath, Origins, shown
 
-RESERVED = frozenset({"admin", "database", "host", "reload"})
+RESERVED = frozenset({"admin", "database", "host", "reload", "systemd"})
 
 CHILDREN = ("services", "workers", "schedules")
 """The tables of what runs, whose names are one namespace."""

@@ -1,5 +1,6 @@
 """The host: composes a tree of services into an application, and runs it."""
 
+from ._guard import GUARD_AFTER as GUARD_AFTER
 from ._host import (
     Companion as Companion,
     Host as Host,
