@@ -147,8 +147,9 @@ def _refuse(problems: tuple[str, ...]) -> int:
 
 def _companions(application: Application) -> list[Companion]:
     """The services around those of the application."""
+    companions: list[Companion] = [] if application.alerts is None else [application.alerts]
     if application.admin is None:
-        return []
+        return companions
     bind = _address(application.source, application.admin)
 
     def admin(host: Host) -> Child:
@@ -158,7 +159,7 @@ def _companions(application: Application) -> list[Companion]:
         # Probes have nothing in hand that a stop should wait for.
         return Child(partial(serve_admin, bind, host), name="admin", stop_within=0)
 
-    return [admin]
+    return [*companions, admin]
 
 
 def _address(source: Path, text: str) -> Bind:

@@ -23,7 +23,8 @@ from ..resilience import Backoff, Breaker, Rate, Retry
 from ..secrets import Secret
 from ..services import AnyService, Service
 from ..supervision import Child, Limit, Supervisor, check_budget
-from ..telemetry import LogSettings
+from ..telemetry import LAST_WORD_WITHIN, LogSettings
+from ._alerts import Companion, find_alerts
 from ._arguments import Supplies
 from ._code import (
     CodeError,
@@ -93,6 +94,7 @@ class Application:
         log: what is logged, and how.
         admin: where the admin server listens; None for nowhere.
         database: where the data is; None if there is none.
+        alerts: the companion that tells others of troubles; None if there is none.
         source: the file that all this comes from.
         tables: what the configuration says.
         parts: the services, pools of workers and schedules, by name.
@@ -104,6 +106,7 @@ class Application:
     log: LogSettings
     admin: str | None
     database: Database | None
+    alerts: Companion | None
     source: Path
     tables: Tables = attrs.field(repr=False)
     parts: Mapping[str, Part] = attrs.field(repr=False)
@@ -134,6 +137,11 @@ def build(configuration: Configuration, *, running: Application | None = None) -
             builder.serve(database.server, verify=running is None)
     except ConfigError as error:
         lines += error.problems
+    alerts = None
+    try:
+        alerts = find_alerts(configuration, configuration.environment)
+    except ConfigError as error:
+        lines += error.problems
     parts = [builder.part(key, table) for key, table in tables.children.items()]
     tree = builder.tree([part.child for part in parts])
     lines += [
@@ -150,6 +158,7 @@ def build(configuration: Configuration, *, running: Application | None = None) -
         ),
         admin=tables.admin.bind if tables.admin else None,
         database=database,
+        alerts=alerts,
         source=configuration.source,
         tables=tables,
         parts={part.child.name: part for part in parts},
@@ -164,6 +173,7 @@ class _Builder:
     ) -> None:
         self.secrets = secrets
         self.host = tables.host
+        self._tells = bool(tables.alerts)
         self.queues: dict[str, WorkQueue[Any]] = {
             name: WorkQueue(name, capacity=table.capacity, when_full=table.when_full)
             for name, table in tables.queues.items()
@@ -190,7 +200,8 @@ class _Builder:
         limit = Limit(self.host.max_restarts.count, per=self.host.max_restarts.per)
         with self._collecting("host", "stop_within"):
             tree = Supervisor(self.host.name, self._with_server(children), max_restarts=limit)
-            check_budget(tree.name, tree.worst_stop, self.host.stop_within)
+            last_word = LAST_WORD_WITHIN if self._tells else 0.0
+            check_budget(tree.name, tree.worst_stop + last_word, self.host.stop_within)
             return tree
         return None
 

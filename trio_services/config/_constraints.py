@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import attrs
 
+from ..telemetry import check_alert_url
 from ..timers import Cron
 from ._problems import shown
 from ._secret import SecretText
@@ -104,6 +105,18 @@ def is_database_url(instance: object, attribute: object, value: SecretText) -> N
                 'it holds a password in clear text; write { env = "DATABASE_URL" } or '
                 '{ file = "…" }, and put the URL there'
             )
+
+
+def is_alert_url(instance: object, attribute: object, value: SecretText) -> None:
+    """A validator of addresses of alerts."""
+    if value.where == "here":
+        check_alert_url(value.value)
+
+
+def is_filled(instance: object, attribute: object, value: tuple[object, ...]) -> None:
+    """A validator of arrays that must not be empty."""
+    if not value:
+        raise ValueError("it is empty; expected at least one")
 
 
 def check_database_url(text: str) -> None:

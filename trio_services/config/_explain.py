@@ -79,7 +79,9 @@ class _Explainer:
         if value is None:
             return
         if isinstance(value, SecretText):
-            yield key, value.value if value.where == "here" else MASK, value.where != "here"
+            # The address of an alert says who may write to it, and so is a secret wherever it is.
+            secret = value.where != "here" or key[0] == "alerts"
+            yield key, MASK if secret else value.value, secret
         elif isinstance(value, Secret):
             yield key, MASK, True
         elif Seconds in (target, *get_args(target)) and isinstance(value, float):

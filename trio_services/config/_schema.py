@@ -12,12 +12,15 @@ from typing import Literal, NewType, TypedDict
 import attrs
 from attrs import field
 
+from ..telemetry import AlertKind
 from ._constraints import (
     above_zero,
     at_least,
     at_most,
+    is_alert_url,
     is_cron,
     is_database_url,
+    is_filled,
     is_name,
     is_package,
     is_timezone,
@@ -26,11 +29,11 @@ from ._durations import Seconds
 from ._problems import KeyPath, Origins, shown
 from ._secret import SecretText
 
-RESERVED = frozenset({"admin", "database", "host", "reload"})
+RESERVED = frozenset({"admin", "alerts", "database", "host", "reload"})
 
 CHILDREN = ("services", "workers", "schedules")
 """The tables of what runs, whose names are one namespace."""
-NAMED = ("queues", *CHILDREN)
+NAMED = ("alerts", "queues", *CHILDREN)
 """The tables that hold tables under names of their own."""
 
 Level = Literal["trace", "debug", "info", "success", "warning", "error", "critical"]
@@ -159,6 +162,19 @@ class DatabaseTable:
     url: SecretText = field(
         validator=is_database_url,
         metadata=about('Where it is: "embedded:DIRECTORY", or "postgresql://HOST/DATABASE".'),
+    )
+
+
+@attrs.frozen
+class AlertTable:
+    """`[alerts.NAME]`: somebody who is told of troubles."""
+
+    url: SecretText = field(
+        validator=is_alert_url,
+        metadata=about('Where to: a webhook, "https://HOST/PATH", or an address of Apprise.'),
+    )
+    on: tuple[AlertKind, ...] = field(
+        validator=is_filled, metadata=about("The kinds of trouble to tell of.")
     )
 
 
@@ -461,6 +477,9 @@ class Tables:
     )
     database: DatabaseTable | None = field(
         default=None, metadata=about("The database; without it there is none.")
+    )
+    alerts: Mapping[str, AlertTable] = field(
+        factory=dict[str, AlertTable], metadata=about("Who is told of troubles, by name.")
     )
     queues: Mapping[str, QueueTable] = field(
         factory=dict[str, QueueTable], metadata=about("Queues, by name.")

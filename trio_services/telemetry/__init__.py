@@ -1,5 +1,14 @@
 """Telemetry: reads events and statistics, and tells people and machines."""
 
+from ._alerts import (
+    LAST_WORD_WITHIN as LAST_WORD_WITHIN,
+    Alerts as Alerts,
+    AlertStatistics as AlertStatistics,
+    AlertTarget as AlertTarget,
+    Watched as Watched,
+    alerting as alerting,
+)
+from ._digest import AlertKind as AlertKind
 from ._health import (
     HealthChecks as HealthChecks,
     HealthReport as HealthReport,
@@ -14,3 +23,4 @@ from ._logs import (
     log_critical as log_critical,
     service_logger as service_logger,
 )
+from ._sinks import check_alert_url as check_alert_url, open_sink as open_sink
