@@ -107,8 +107,8 @@ def alerting(targets: Sequence[AlertTarget]) -> Callable[[Watched], Child]:
             raise ValueError(f"alerts {target.name}: {error}") from None
 
     def companion(host: Watched) -> Child:
-        outlets = [_Outlet(host.name, target, sink) for target, sink in sinks]
-        alerts = Alerts(host.bus, outlets)
+        outlets = [_Outlet(host, target, sink) for target, sink in sinks]
+        alerts = Alerts(host, outlets)
         return Child(alerts, name="alerts", stop_within=LAST_WORD_WITHIN, critical=False)
 
     return companion
@@ -117,8 +117,8 @@ def alerting(targets: Sequence[AlertTarget]) -> Callable[[Watched], Child]:
 class Alerts(Service):
     """Tell people of troubles."""
 
-    def __init__(self, bus: Bus, outlets: Sequence[_Outlet]) -> None:
-        self._bus = bus
+    def __init__(self, watched: Watched, outlets: Sequence[_Outlet]) -> None:
+        self._watched = watched  # which has neither bus nor name yet
         self._outlets = outlets
 
     def statistics(self) -> tuple[AlertStatistics, ...]:
@@ -131,7 +131,7 @@ class Alerts(Service):
         Cancellation: by a stop, after `LAST_WORD_WITHIN`; what was not delivered is dropped.
         """
         service = current_service()
-        with graceful(), self._bus.listening(self._hear):
+        with graceful(), self._watched.bus.listening(self._hear):
             async with trio.open_nursery() as nursery:
                 for outlet in self._outlets:
                     nursery.start_soon(outlet.run)
@@ -148,8 +148,8 @@ class Alerts(Service):
 class _Outlet:
     """One target: what it has to be told, and the task that does."""
 
-    def __init__(self, application: str, target: AlertTarget, sink: Sink) -> None:
-        self._application = application
+    def __init__(self, watched: Watched, target: AlertTarget, sink: Sink) -> None:
+        self._watched = watched
         self._name = target.name
         self._sink = sink
         self._digest = Digest(target.on)
@@ -196,7 +196,7 @@ class _Outlet:
         """Deliver, in several attempts if need be, and keep the accounts."""
         if not alerts:
             return
-        notice = _notice(self._application, alerts, self.statistics().dropped)
+        notice = _notice(self._watched.name, alerts, self.statistics().dropped)
         done = False
         try:
             for attempt in range(1, _ATTEMPTS + 1):

@@ -79,7 +79,9 @@ def open_sink(url: Secret) -> Sink:
         ) from None
     logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)  # it tells addresses, with all
     asset = apprise.AppriseAsset(http_redirects=False)
-    service = apprise.Apprise.instantiate(text, asset=asset)
+    service = apprise.Apprise.instantiate(  # pyright: ignore[reportUnknownMemberType]
+        text, asset=asset
+    )
     if service is None:
         raise ValueError("it is not an address that Apprise knows")
     # One at a time: a delivery that was given up keeps its thread, and the next waits for it.
