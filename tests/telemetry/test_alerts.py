@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import ssl
 import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -296,6 +299,25 @@ async def test_application_that_gives_up_has_told_it_before_it_ends() -> None:
 
     (content,) = receiver.contents
     assert content["text"].startswith("shop: gave up: more restarts than max_restarts allows")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate by openssl")
+async def test_https_is_spoken_only_with_who_is_trusted(tmp_path: Path) -> None:
+    command = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 "
+        "-subj /CN=here -addext subjectAltName=IP:127.0.0.1 -keyout key -out certificate"
+    )
+    await trio.run_process(command.split(), cwd=tmp_path, capture_stderr=True)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(tmp_path / "certificate", tmp_path / "key")
+    trusting = ssl.create_default_context(cafile=tmp_path / "certificate")
+
+    async with serving(OK, server) as receiver:
+        with pytest.raises(trio.BrokenResourceError):
+            await post(receiver.url, ssl.create_default_context(), {})
+        assert receiver.contents == []
+        await post(receiver.url, trusting, {"title": "a"})
+    assert receiver.contents == [{"title": "a"}]
 
 
 # -- Apprise -------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,7 +13,7 @@ import trio
 
 PATIENCE = 10.0
 
-Behaviour = Callable[["Receiver", trio.SocketStream], Awaitable[None]]
+Behaviour = Callable[["Receiver", trio.abc.Stream], Awaitable[None]]
 
 
 @attrs.define
@@ -24,7 +25,7 @@ class Receiver:
     contents: list[dict[str, Any]] = attrs.field(factory=list[dict[str, Any]])
     _news: trio.Event = attrs.Factory(trio.Event)
 
-    async def read(self, stream: trio.SocketStream) -> None:
+    async def read(self, stream: trio.abc.Stream) -> None:
         data = b""
         while b"\r\n\r\n" not in data:
             data += await self._some(stream)
@@ -46,7 +47,7 @@ class Receiver:
             while len(self.contents) < count:
                 await self._news.wait()
 
-    async def _some(self, stream: trio.SocketStream) -> bytes:
+    async def _some(self, stream: trio.abc.Stream) -> bytes:
         data = bytes(await stream.receive_some())
         if not data:
             raise EOFError
@@ -54,7 +55,7 @@ class Receiver:
 
 
 def answering(status: str, *headers: str) -> Behaviour:
-    async def answer(receiver: Receiver, stream: trio.SocketStream) -> None:
+    async def answer(receiver: Receiver, stream: trio.abc.Stream) -> None:
         await receiver.read(stream)
         lines = [f"HTTP/1.1 {status}", *headers, "Content-Length: 0", "", ""]
         await stream.send_all("\r\n".join(lines).encode())
@@ -62,29 +63,34 @@ def answering(status: str, *headers: str) -> Behaviour:
     return answer
 
 
-async def silent(receiver: Receiver, stream: trio.SocketStream) -> None:
+async def silent(receiver: Receiver, stream: trio.abc.Stream) -> None:
     await receiver.read(stream)
     await trio.sleep_forever()
 
 
-async def trickling(receiver: Receiver, stream: trio.SocketStream) -> None:
+async def trickling(receiver: Receiver, stream: trio.abc.Stream) -> None:
     await receiver.read(stream)
     for _ in range(1000):
         await stream.send_all(b"HTTP/1.1 200 OK\r\nX-More: " if _ == 0 else b"x")
         await trio.sleep(0.05)
 
 
-async def hanging_up(receiver: Receiver, stream: trio.SocketStream) -> None:
+async def hanging_up(receiver: Receiver, stream: trio.abc.Stream) -> None:
     await receiver.read(stream)
 
 
 @asynccontextmanager
-async def serving(behaviour: Behaviour) -> AsyncGenerator[Receiver]:
+async def serving(
+    behaviour: Behaviour, tls: ssl.SSLContext | None = None
+) -> AsyncGenerator[Receiver]:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listener.socket.getsockname()[1]
-    receiver = Receiver(f"http://127.0.0.1:{port}/hook?key=s3cret")
+    receiver = Receiver(f"http{'s' if tls else ''}://127.0.0.1:{port}/hook?key=s3cret")
 
-    async def handle(stream: trio.SocketStream) -> None:
+    async def handle(accepted: trio.SocketStream) -> None:
+        stream: trio.abc.Stream = accepted
+        if tls is not None:
+            stream = trio.SSLStream(accepted, tls, server_side=True, https_compatible=True)
         try:
             async with stream:
                 await behaviour(receiver, stream)
