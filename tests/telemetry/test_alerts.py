@@ -196,6 +196,19 @@ async def test_what_waits_is_delivered_at_a_stop(
     assert [notice["title"] for notice in notices] == ["shop: 1 alert"]
 
 
+async def test_what_cannot_be_delivered_at_a_stop_is_tried_once(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    def refuse(_: Content) -> None:
+        raise OSError
+
+    async with watching_with(refuse, monkeypatch) as watched:
+        watched.fail()
+
+    assert lines == ["alert not delivered to ops: OSError\n"]
+    assert watched.statistics == AlertStatistics("ops", pending=0, delivered=0, dropped=1)
+
+
 # -- how, over real sockets ----------------------------------------------------------------
 
 
