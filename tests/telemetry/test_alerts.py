@@ -112,7 +112,7 @@ async def watching_with(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(10):  # noqa: ASYNC912 -- of a condition that is met
         while not condition():  # noqa: ASYNC110 -- of figures
             await trio.sleep(0.005)
 

@@ -43,7 +43,7 @@ class Receiver:
         self._news = trio.Event()
 
     async def has(self, count: int) -> None:
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(PATIENCE):  # noqa: ASYNC912 -- of what is there by now
             while len(self.contents) < count:
                 await self._news.wait()
 
@@ -98,6 +98,6 @@ async def serving(
             pass
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, handle, [listener])
+        await nursery.start(trio.serve_listeners, handle, [listener])
         yield receiver
         nursery.cancel_scope.cancel()

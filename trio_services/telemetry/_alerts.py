@@ -216,7 +216,7 @@ class _Outlet:
     async def _deliver(self, notice: Content) -> bool:
         """Try once; whether it was delivered in time."""
         reason = f"not done within {DELIVERY_WITHIN:g} s"
-        with trio.move_on_after(DELIVERY_WITHIN):
+        with trio.move_on_after(DELIVERY_WITHIN):  # noqa: ASYNC912 -- a sink is one
             try:
                 await self._sink(notice)
             except Exception as error:  # noqa: BLE001 -- an error of whichever library

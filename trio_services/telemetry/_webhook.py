@@ -70,7 +70,7 @@ async def _connect(address: SplitResult, tls: ssl.SSLContext | None) -> trio.abc
 
 async def _status(connection: h11.Connection, stream: trio.abc.Stream) -> int:
     """The status of the answer, whose body is not read."""
-    while True:
+    while True:  # noqa: ASYNC913 -- without data there is no event
         event = connection.next_event()
         if event is h11.NEED_DATA:
             connection.receive_data(bytes(await stream.receive_some(_READ_BYTES)))
