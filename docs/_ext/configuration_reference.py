@@ -22,8 +22,10 @@ from trio_services import Supervisor
 from trio_services.config import format_duration
 from trio_services.config._constraints import (
     Bound,
+    is_alert_url,
     is_cron,
     is_database_url,
+    is_filled,
     is_name,
     is_package,
     is_timezone,
@@ -35,8 +37,10 @@ from trio_services.config._types import described, is_mapping, optional
 
 _SHARED = "services, workers and schedules"
 _RULES = {
+    is_alert_url: "an address, not of a file",
     is_cron: "a cron expression",
     is_database_url: "the URL of a database; in clear text without a password",
+    is_filled: "at least one",
     is_name: "a name",
     is_package: "names of packages",
     is_timezone: "a name of the IANA data base",

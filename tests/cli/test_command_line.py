@@ -186,6 +186,7 @@ def test_check_prints_what_there_is_as_json(
             }
         ],
         "queues": [{"name": "jobs", "capacity": 5, "when_full": "wait"}],
+        "alerts": [],
         "admin": None,
         "database": None,
         "stop": {"worst": 10.0, "within": 10.0},

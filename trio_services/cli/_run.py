@@ -171,8 +171,9 @@ def refuse(problems: tuple[str, ...]) -> int:
 
 def _companions(application: Application) -> list[Companion]:
     """The services around those of the application."""
+    companions: list[Companion] = [] if application.alerts is None else [application.alerts]
     if application.admin is None:
-        return []
+        return companions
     bind = address_of(application.source, application.admin)
 
     def admin(host: Host) -> Child:
@@ -182,7 +183,7 @@ def _companions(application: Application) -> list[Companion]:
         # Probes have nothing in hand that a stop should wait for.
         return Child(partial(serve_admin, bind, host), name="admin", stop_within=0)
 
-    return [admin]
+    return [*companions, admin]
 
 
 def address_of(source: Path, text: str) -> Bind:

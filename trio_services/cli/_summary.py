@@ -46,6 +46,13 @@ class QueueSummary(TypedDict):
     when_full: str
 
 
+class AlertSummary(TypedDict):
+    """One of `alerts`, without its address, which is a secret."""
+
+    name: str
+    on: list[str]
+
+
 class StopSummary(TypedDict):
     """How long a stop takes at worst, and how long it may take, in seconds."""
 
@@ -63,6 +70,7 @@ class Summary(TypedDict):
     workers: list[WorkersSummary]
     schedules: list[ScheduleSummary]
     queues: list[QueueSummary]
+    alerts: list[AlertSummary]
     admin: str | None
     database: str | None
     stop: StopSummary
@@ -104,6 +112,9 @@ def as_dict(configuration: Configuration, application: Application) -> Summary:
             QueueSummary(name=name, capacity=table.capacity, when_full=table.when_full)
             for name, table in tables.queues.items()
         ],
+        alerts=[
+            AlertSummary(name=name, on=list(table.on)) for name, table in tables.alerts.items()
+        ],
         admin=application.admin,
         database=_database(application),
         stop=StopSummary(worst=application.worst_stop, within=application.stop_within),
@@ -132,6 +143,8 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str, str]]:
     for queue in summary["queues"]:
         full = _WHEN_FULL[queue["when_full"]]
         yield "queue", queue["name"], f"holds {queue['capacity']} items, then {full}"
+    for alert in summary["alerts"]:
+        yield "alerts", alert["name"], f"on {', '.join(alert['on'])}"
     if summary["database"] is not None:
         yield "database", "", summary["database"]
     if summary["admin"] is not None:

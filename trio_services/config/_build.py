@@ -23,7 +23,8 @@ from ..resilience import Backoff, Breaker, Rate, Retry
 from ..secrets import Secret
 from ..services import AnyService, Service
 from ..supervision import Child, Limit, Supervisor, check_budget
-from ..telemetry import LogSettings
+from ..telemetry import LAST_WORD_WITHIN, LogSettings
+from ._alerts import Companion, find_alerts
 from ._arguments import Supplies
 from ._code import (
     CodeError,
@@ -101,6 +102,7 @@ class Application:
         log: what is logged, and how.
         admin: where the admin server listens; None for nowhere.
         database: where the data is; None if there is none.
+        alerts: the companion that tells others of troubles; None if there is none.
         source: the file that all this comes from.
         tables: what the configuration says.
         parts: the services, pools of workers and schedules, by name.
@@ -113,6 +115,7 @@ class Application:
     log: LogSettings
     admin: str | None
     database: Database | None
+    alerts: Companion | None
     source: Path
     tables: Tables = attrs.field(repr=False)
     parts: Mapping[str, Part] = attrs.field(repr=False)
@@ -149,12 +152,18 @@ def build(configuration: Configuration, *, running: Application | None = None) -
     database = find_database(configuration, f"application {tables.host.name}")
     if database is not None:
         database = builder.use(database)
+    lines: list[str] = []
+    alerts = None
+    try:
+        alerts = find_alerts(configuration)
+    except ConfigError as error:
+        lines += error.problems
     builder.inject()
     parts = {str(key[1]): builder.part(key, table) for key, table in tables.children.items()}
     if running is None and builder.injection is not None:
         builder.injection.parts = parts
     tree = builder.tree([part.child for part in parts.values()])
-    lines = [
+    lines += [
         configuration.origins.line(builder.secrets.redact(problem)) for problem in builder.problems
     ]
     if tree is None or lines:
@@ -168,6 +177,7 @@ def build(configuration: Configuration, *, running: Application | None = None) -
         ),
         admin=tables.admin.bind if tables.admin else None,
         database=database,
+        alerts=alerts,
         source=configuration.source,
         tables=tables,
         parts=parts,
@@ -189,6 +199,7 @@ class _Builder:
     ) -> None:
         self.secrets = secrets
         self.host = tables.host
+        self._tells = bool(tables.alerts)
         self.queues: dict[str, WorkQueue[Any]] = {
             name: WorkQueue(name, capacity=table.capacity, when_full=table.when_full)
             for name, table in tables.queues.items()
@@ -242,7 +253,8 @@ class _Builder:
         with self._collecting("host", "stop_within"):
             tree = Supervisor(self.host.name, self._with_database(children), max_restarts=limit)
             dispose = 0.0 if self.injection is None else self.injection.container.dispose_within
-            check_budget(tree.name, tree.worst_stop + dispose, self.host.stop_within)
+            last_word = LAST_WORD_WITHIN if self._tells else 0.0
+            check_budget(tree.name, tree.worst_stop + dispose + last_word, self.host.stop_within)
             return tree
         return None
 

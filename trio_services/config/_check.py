@@ -108,7 +108,7 @@ def _check_names(tree: Tree) -> Iterator[Problem]:
             except ValueError as error:
                 yield Problem(key, str(error))
                 continue
-            if group == "queues":
+            if group not in CHILDREN:
                 continue
             if name in RESERVED:
                 yield Problem(key, f"the name {quoted(name)} is reserved; choose another")

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import attrs
 
 from ..secrets import Secret
+from ..telemetry import check_alert_url
 from ..timers import Cron
 from ._problems import shown
 
@@ -105,6 +106,17 @@ def is_database_url(instance: object, attribute: object, value: str | Secret) ->
                 'it holds a password in clear text; write { env = "DATABASE_URL" } or '
                 '{ file = "…" }, and put the URL there'
             )
+
+
+def is_alert_url(instance: object, attribute: object, value: str | Secret) -> None:
+    """A validator of addresses of alerts."""
+    check_alert_url(value.reveal() if isinstance(value, Secret) else value)
+
+
+def is_filled(instance: object, attribute: object, value: tuple[object, ...]) -> None:
+    """A validator of arrays that must not be empty."""
+    if not value:
+        raise ValueError("it is empty; expected at least one")
 
 
 def check_database_url(text: str) -> None:

@@ -13,12 +13,15 @@ import attrs
 from attrs import field
 
 from ..secrets import Secret
+from ..telemetry import AlertKind
 from ._constraints import (
     above_zero,
     at_least,
     at_most,
+    is_alert_url,
     is_cron,
     is_database_url,
+    is_filled,
     is_name,
     is_package,
     is_timezone,
@@ -26,11 +29,11 @@ from ._constraints import (
 from ._durations import Seconds
 from ._problems import KeyPath, Origins, shown
 
-RESERVED = frozenset({"admin", "database", "host", "reload", "systemd"})
+RESERVED = frozenset({"admin", "alerts", "database", "host", "reload", "systemd"})
 
 CHILDREN = ("services", "workers", "schedules")
 """The tables of what runs, whose names are one namespace."""
-NAMED = ("queues", *CHILDREN)
+NAMED = ("alerts", "queues", *CHILDREN)
 """The tables that hold tables under names of their own."""
 
 Level = Literal["trace", "debug", "info", "success", "warning", "error", "critical"]
@@ -167,6 +170,19 @@ class DatabaseTable:
     migrations: str | None = field(
         default=None,
         metadata=about("The folder of numbered SQL files that are applied before all else."),
+    )
+
+
+@attrs.frozen
+class AlertTable:
+    """`[alerts.NAME]`: somebody who is told of troubles."""
+
+    url: str | Secret = field(
+        validator=is_alert_url,
+        metadata=about('Where to: a webhook, "https://HOST/PATH", or an address of Apprise.'),
+    )
+    on: tuple[AlertKind, ...] = field(
+        validator=is_filled, metadata=about("The kinds of trouble to tell of.")
     )
 
 
@@ -477,6 +493,9 @@ class Tables:
     )
     database: DatabaseTable | None = field(
         default=None, metadata=about("The database; without it there is none.")
+    )
+    alerts: Mapping[str, AlertTable] = field(
+        factory=dict[str, AlertTable], metadata=about("Who is told of troubles, by name.")
     )
     queues: Mapping[str, QueueTable] = field(
         factory=dict[str, QueueTable], metadata=about("Queues, by name.")

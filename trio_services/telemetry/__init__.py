@@ -2,6 +2,15 @@
 
 from typing import TYPE_CHECKING
 
+from ._alerts import (
+    LAST_WORD_WITHIN as LAST_WORD_WITHIN,
+    Alerts as Alerts,
+    AlertStatistics as AlertStatistics,
+    AlertTarget as AlertTarget,
+    Watched as Watched,
+    alerting as alerting,
+)
+from ._digest import AlertKind as AlertKind
 from ._health import (
     HealthChecks as HealthChecks,
     HealthReport as HealthReport,
@@ -17,6 +26,7 @@ from ._logs import (
     service_logger as service_logger,
 )
 from ._meter import Meter as Meter, Readings as Readings
+from ._sinks import check_alert_url as check_alert_url, open_sink as open_sink
 
 if TYPE_CHECKING:
     from ._metrics import CONTENT_TYPE as CONTENT_TYPE, as_openmetrics as as_openmetrics
