@@ -48,6 +48,7 @@ autodoc_type_aliases = {
         "Transient",
     )
 }
+suppress_warnings = ["ref.python"]  # `Queue` is a protocol, and one class of `pg` that has it
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 python_use_unqualified_type_names = True
@@ -57,11 +58,12 @@ python_use_unqualified_type_names = True
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:obj", r".*"),
-    (r"py:class", r"(.*\.)?([TUP]|Ts|RV|Row)"),
+    (r"py:class", r"(.*\.)?([TUPE]|Ts|RV|Row)"),
     (r"py:class", r"Query|Params"),  # of psycopg
     (
         r"py:class",
-        r"Transient|Handler|Isolation|Missed|OnFailure|Overlap|WhenFull|Restart|Listener|optional",
+        r"Transient|Handler|Isolation|Missed|OnFailure|Overlap|WhenFull|Restart|Listener|Upgrade"
+        r"|datetime|optional",
     ),
     (
         r"py:.*",

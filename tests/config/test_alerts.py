@@ -39,7 +39,7 @@ def test_address_is_there_or_elsewhere_and_never_shown(built: Build, url: str) -
 @pytest.mark.parametrize(
     ("url", "on", "line"),
     [
-        ('{ env = "NOT_THERE" }', '["job_dead"]', 'url: variable "NOT_THERE" is not set or empty'),
+        ('{ env = "NOT_THERE" }', '["job_dead"]', "url: the environment has no NOT_THERE; set it"),
         ('{ env = "BAD" }', '["job_dead"]', "url: it is a file, which nobody is told of; "),
         ('"file:///s3cret"', '["job_dead"]', "url: it is a file, which nobody is told of; "),
         (r'"https://host/s3cret\r\nX: y"', '["job_dead"]', "url: it is not an address: it holds"),
@@ -59,8 +59,8 @@ def test_wrong_alerts_are_refused_and_addresses_not_shown(
 def test_all_wrong_addresses_are_told_at_once(refused: Refused) -> None:
     text = alerts('{ env = "A" }') + alerts('{ env = "B" }', name="dev").removeprefix(GOOD)
     assert refused(text) == [
-        'config.toml:alerts.ops.url: variable "A" is not set or empty',
-        'config.toml:alerts.dev.url: variable "B" is not set or empty',
+        "config.toml:alerts.ops.url: the environment has no A; set it",
+        "config.toml:alerts.dev.url: the environment has no B; set it",
     ]
 
 

@@ -78,7 +78,7 @@ class _Explainer:
         if value is None:
             return
         # The address of an alert says who may write to it, and so is a secret wherever it is.
-        if isinstance(value, Secret) or (key[0] == "alerts" and key[-1] == "url"):
+        if isinstance(value, Secret) or (key[:1] == ("alerts",) and key[-1] == "url"):
             yield key, MASK, True
         elif Seconds in (target, *get_args(target)) and isinstance(value, float):
             yield key, format_duration(value), False

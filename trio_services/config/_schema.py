@@ -178,6 +178,7 @@ class AlertTable:
     """`[alerts.NAME]`: somebody who is told of troubles."""
 
     url: str | Secret = field(
+        repr=False,
         validator=is_alert_url,
         metadata=about('Where to: a webhook, "https://HOST/PATH", or an address of Apprise.'),
     )
