@@ -1,6 +1,7 @@
 """Configuration: from a TOML file, the environment and arguments to an application."""
 
-from ._build import Application as Application, Part as Part, build as build
+from ._application import Application as Application, Part as Part
+from ._build import build as build
 from ._database import Database as Database, find_database as find_database
 from ._durations import Seconds as Seconds, format_duration as format_duration
 from ._explain import Explained as Explained, explain as explain

@@ -14,7 +14,7 @@ import attrs
 
 from ..supervision import Change, Child
 from ..telemetry import LogSettings
-from ._build import Application, Part
+from ._application import Application, Part
 from ._live import Live
 from ._problems import Problem
 from ._schema import CHILDREN, AnyChildTable, Tables, WorkersTable

@@ -14,7 +14,7 @@ import attrs
 
 from ..secrets import MASK, Secret
 from ..supervision import Supervisor
-from ._build import Application
+from ._application import Application
 from ._durations import Seconds, format_duration
 from ._lines import line_numbers
 from ._overrides import Given

@@ -23,7 +23,8 @@ from ..queues import WorkQueue
 from ..services import Service
 from ..supervision import Change, Child
 from ..telemetry import configure_logs
-from ._build import Application, build
+from ._application import Application
+from ._build import build
 from ._changes import Plan, fixed, plan
 from ._schema import Configuration
 from ._watch import Look, Settling, Verdict, look_at
