@@ -17,12 +17,14 @@ from trio_services import (
     Workers,
     WorkQueue,
 )
-from trio_services.config import Seconds, _schema
+from trio_services.config import Seconds, _policies, _schema
 from trio_services.host import HostSettings
 from trio_services.telemetry import LEVELS, LogSettings
 
 TABLES: list[Any] = [
-    table for name, table in vars(_schema).items() if name.endswith("Table") and attrs.has(table)
+    table
+    for name, table in (vars(_schema) | vars(_policies)).items()
+    if name.endswith("Table") and attrs.has(table)
 ]
 FIELDS = [
     pytest.param(field, id=f"{table.__name__}.{field.name}")
@@ -48,11 +50,11 @@ def test_every_key_has_a_sentence_about_it_and_a_unit_if_it_is_a_number(
 @pytest.mark.parametrize(
     ("table", "value"),
     [
-        (_schema.BackoffTable(), Backoff()),
-        (_schema.BreakerTable(), Breaker()),
+        (_policies.BackoffTable(), Backoff()),
+        (_policies.BreakerTable(), Breaker()),
         (_schema.LogTable(), LogSettings()),
-        (_schema.LimitTable(), Supervisor("x", []).max_restarts),
-        (_schema.LimitTable(), Limit(5, per=60.0)),
+        (_policies.LimitTable(), Supervisor("x", []).max_restarts),
+        (_policies.LimitTable(), Limit(5, per=60.0)),
         (_schema.QueueTable(), WorkQueue[str]("x")),
     ],
     ids=lambda value: type(value).__name__,
@@ -65,7 +67,7 @@ def test_defaults_of_a_table_are_those_of_the_value(table: Any, value: object) -
 @pytest.mark.parametrize(
     ("table", "key", "kind"),
     [
-        (_schema.RetryTable, "attempts", Retry),
+        (_policies.RetryTable, "attempts", Retry),
         (_schema.WorkersTable, "count", Workers),
         (_schema.WorkersTable, "timeout", Workers),
         (_schema.WorkersTable, "retry", Workers),

@@ -15,7 +15,8 @@ from ..queues import WorkQueue
 from ._code import CodeError
 from ._live import Live
 from ._problems import KeyPath, Problem, quoted, suggestion
-from ._schema import CodeReference, Options
+from ._reference import CodeReference
+from ._schema import Options
 from ._structure import StructureError, structure
 from ._types import is_class, optional
 

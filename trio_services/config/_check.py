@@ -9,15 +9,8 @@ from ._constraints import is_name
 from ._durations import format_duration
 from ._overrides import Tree
 from ._problems import KeyPath, Problem, is_table, quoted, suggestion
-from ._schema import (
-    CHILDREN,
-    NAMED,
-    RESERVED,
-    AnyChildTable,
-    CodeReference,
-    ScheduleTable,
-    Tables,
-)
+from ._reference import CodeReference
+from ._schema import CHILDREN, NAMED, RESERVED, AnyChildTable, ScheduleTable, Tables
 
 
 def check(tree: Tree, tables: Tables, *, imports_known: bool) -> Iterator[Problem]:

@@ -19,7 +19,7 @@ import attrs
 from ..services import Service
 from ._check import is_within
 from ._problems import quoted, suggestion
-from ._schema import CodeReference
+from ._reference import CodeReference
 
 # The files through which an import comes, and which are never where it failed.
 _IMPORTERS = (__file__, importlib.__file__)

@@ -18,8 +18,10 @@ from ._application import Application
 from ._durations import Seconds, format_duration
 from ._lines import line_numbers
 from ._overrides import Given
+from ._policies import BackoffTable
 from ._problems import KeyPath, MisfitError, dotted, one_line
-from ._schema import BackoffTable, ChildTable, CodeReference, Configuration
+from ._reference import CodeReference
+from ._schema import ChildTable, Configuration
 from ._secrets import place_of
 from ._types import is_class
 

@@ -21,7 +21,7 @@ from ..services import AnyService, Service, factory_of
 from ..supervision import check_injection
 from ._arguments import Supplies
 from ._code import CodeError
-from ._schema import CodeReference
+from ._reference import CodeReference
 from ._types import is_class
 
 if TYPE_CHECKING:

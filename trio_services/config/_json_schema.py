@@ -15,7 +15,8 @@ import attrs
 from ..secrets import Secret
 from ._constraints import NAME, Bound, is_name, rules_of
 from ._durations import DURATION, Seconds, format_duration
-from ._schema import NAMED, CodeReference, Options, Tables
+from ._reference import CodeReference
+from ._schema import NAMED, Options, Tables
 from ._types import is_array, is_mapping, is_union, members
 
 JSON = dict[str, Any]

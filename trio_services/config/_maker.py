@@ -24,16 +24,9 @@ from ._code import (
 )
 from ._collector import Collector
 from ._injection import without_asks
-from ._schema import (
-    AnyChildTable,
-    BackoffTable,
-    BreakerTable,
-    CodeReference,
-    RetryTable,
-    ScheduleTable,
-    ServiceTable,
-    WorkersTable,
-)
+from ._policies import BackoffTable, BreakerTable, RetryTable
+from ._reference import CodeReference
+from ._schema import AnyChildTable, ScheduleTable, ServiceTable, WorkersTable
 
 AsyncFunction = Callable[..., Awaitable[object]]
 

@@ -36,7 +36,8 @@ from ._problems import (
     shown,
     suggestion,
 )
-from ._schema import CodeReference, Options
+from ._reference import CodeReference
+from ._schema import Options
 from ._secrets import Secrets
 from ._types import (
     ARRAYS,

@@ -23,7 +23,7 @@ import attrs
 from ..secrets import Secret
 from ._durations import Seconds
 from ._problems import shown
-from ._schema import CodeReference
+from ._reference import CodeReference
 from ._secrets import WHERE
 
 SCALARS: tuple[Any, ...] = (bool, int, float, str, datetime, date, time)
