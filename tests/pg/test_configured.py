@@ -68,7 +68,7 @@ async def test_each_job_has_a_transaction_that_is_rolled_back_if_it_fails(
         items.put_nowait(item)
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(serve, application.tree, container=application.container))
-        with trio.fail_after(5):
+        with trio.fail_after(5):  # noqa: ASYNC912
             while (books := items.statistics()).done + books.dead < 3:  # noqa: ASYNC110 -- by workers
                 await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
