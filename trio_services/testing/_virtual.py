@@ -81,14 +81,18 @@ class Watch(trio.abc.Instrument):
 
         Cancellation: at once.
         """
+        # Others who wait for all tasks to be blocked are woken together with this one, and may move
+        # only after it: so nobody waits for a time if nobody has moved from one time to the next.
+        steps = -1
         while True:
-            steps = self._steps
             await wait_all_tasks_blocked()
             ahead = trio.lowlevel.current_statistics().seconds_to_next_deadline
             if ahead < math.inf:
+                steps = -1
                 await trio.sleep(ahead)
-            elif steps == self._steps and not self._seen.is_set():
-                # Others who wait for all tasks to be blocked were woken too, and would have moved.
+            elif steps != self._steps:
+                steps = self._steps
+            elif not self._seen.is_set():
                 idle = [task for task in all_tasks() if not task.child_nurseries]
                 raise Deadlock([where(task) for task in idle if not is_frameworks(task)])
 
