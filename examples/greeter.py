@@ -19,7 +19,7 @@ class Card:
         self.text = f"Hello, {options.name}!"
 
 
-async def greet(card: Card) -> None:
+async def greet(card: Card) -> None:  # noqa: ASYNC124
     """Greet once."""
     print(card.text)
 
