@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 import attrs
+
+from ._client import connection_to
+
+if TYPE_CHECKING:
+    from ..admin import Bind
 
 Question = Literal["live", "ready"]
 
@@ -20,20 +24,18 @@ class Answer:
     text: str
 
 
-def ask(question: Question, *, host: str, port: int, path: str, within: float) -> Answer:
+def ask(question: Question, bind: Bind, *, within: float) -> Answer:
     """Ask at an admin address. Blocks.
 
     Args:
         question: whether it is alive, or ready.
-        host, port: of a TCP address.
-        path: of a unix socket, instead.
+        bind: the address.
         within: seconds for each step of asking; > 0.
+
+    Raises:
+        click.UsageError: nobody can listen there.
     """
-    connection = (
-        _UnixConnection(path, within)
-        if path
-        else http.client.HTTPConnection(host, port, timeout=within)
-    )
+    connection = connection_to(bind, within)
     try:
         connection.request("GET", f"/{question}")
         response = connection.getresponse()
@@ -44,17 +46,3 @@ def ask(question: Question, *, host: str, port: int, path: str, within: float) -
     finally:
         connection.close()
     return Answer(response.status == http.client.OK, text)
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: str, within: float) -> None:
-        super().__init__("localhost", timeout=within)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connect to the socket's file."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(cast(float, self.timeout))
-        self.sock.connect(self._path)

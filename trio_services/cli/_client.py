@@ -26,7 +26,7 @@ def fetch(bind: Bind, path: str) -> Any:
         click.UsageError: nobody can listen there.
         Unanswered: nobody does, or not who was expected.
     """
-    connection = _UnixConnection(bind.path) if bind.path else _tcp_connection(bind)
+    connection = connection_to(bind, _PATIENCE)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
@@ -47,19 +47,33 @@ def fetch(bind: Bind, path: str) -> Any:
     raise Unanswered(f"what listens on {bind} is not an admin server of this version: {said}")
 
 
-def _tcp_connection(bind: Bind) -> HTTPConnection:
+def connection_to(bind: Bind, within: float) -> HTTPConnection:
+    """What asks at an admin address, without Trio; it connects at the first request.
+
+    Args:
+        bind: the address.
+        within: seconds for each step of asking; > 0.
+
+    Raises:
+        click.UsageError: nobody can listen there.
+    """
+    if bind.path:
+        return _UnixConnection(bind.path, within)
     if not bind.port:
         raise click.UsageError("port 0 is any free one; give the port from the application's log")
     host = "127.0.0.1" if bind.host.lower() == "localhost" else bind.host
-    return HTTPConnection(host, bind.port, timeout=_PATIENCE)
+    return HTTPConnection(host, bind.port, timeout=within)
 
 
 class _UnixConnection(HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=_PATIENCE)
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str, within: float) -> None:
+        super().__init__("localhost", timeout=within)
+        self._within = within
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(_PATIENCE)
+        self.sock.settimeout(self._within)
         self.sock.connect(self._path)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ._run import address_of, load_file, refuse
+from ._run import admin_address, refuse
 
 if TYPE_CHECKING:
     from ..admin import Bind
@@ -43,9 +43,7 @@ def probe(question: Question, config: Path | None, *, address: str | None, withi
         bind = _bind(address) if config is None else _configured_bind(config)
     except ConfigError as error:
         return refuse(error.problems)
-    if not bind.path and not bind.port:
-        raise click.UsageError("port 0 is any free one; only the application's log tells which")
-    answer = ask(question, host=bind.host, port=bind.port, path=bind.path, within=within)
+    answer = ask(question, bind, within=within)
     click.echo(answer.text)
     return 0 if answer.ok else 1
 
@@ -60,8 +58,7 @@ def _bind(address: str | None) -> Bind:
 
 
 def _configured_bind(config: Path) -> Bind:
-    configuration = load_file(config, ())
-    admin = configuration.tables.admin
-    if admin is None:
+    bind = admin_address(config)
+    if bind is None:
         raise click.UsageError(f"{config} has no [admin] table, so that nothing answers")
-    return address_of(configuration.source, admin.bind)
+    return bind
